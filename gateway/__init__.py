@@ -1,0 +1,1 @@
+"""A DICOM gateway: DIMSE on the hospital's side, DICOMweb on the archive's."""

@@ -1,0 +1,284 @@
+"""The configuration: frozen models, read from one YAML file, every fault reported at once."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from gateway.errors import ConfigError, Fault
+
+EMBEDDED = "embedded"
+"""The name of the archive that is used when the configuration names none."""
+
+
+def _no_backslash(title: str) -> str:
+    if "\\" in title or not title.isprintable() or not title.isascii():
+        raise ValueError("an AE title is 1 to 16 printable ASCII characters without backslash (PS3.5 6.2)")
+    return title
+
+
+AeTitle = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=16),
+    AfterValidator(_no_backslash),
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Service = Literal["echo", "store", "find", "move", "get", "commit"]
+ProfileName = Literal["standard", "azure", "google", "orthanc", "dcm4chee", "aws"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ServerTls(_Model):
+    """Say with what the DIMSE port proves itself and whom it believes; `ca` set demands client certificates."""
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+
+
+class ClientTls(_Model):
+    """Say how a peer's TLS port is checked, and with what we prove ourselves to it."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+
+
+class Listen(_Model):
+    """Say where DIMSE peers call and what one of them may take; times in seconds, lengths in bytes."""
+
+    host: str = "0.0.0.0"
+    port: Annotated[int, Field(ge=0, le=65535)] = 11112
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    max_associations: Annotated[int, Field(ge=1, le=10_000)] = 100
+    max_associations_per_peer: Annotated[int, Field(ge=1, le=10_000)] = 50
+    max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
+    max_identifier: Annotated[int, Field(ge=4096, le=67_108_864)] = 4_194_304
+    negotiation_timeout: Seconds = 30
+    network_timeout: Seconds = 60
+    idle_timeout: Seconds = 600
+    grace: Annotated[float, Field(ge=0, le=3600)] = 30
+    tls: ServerTls | None = None
+
+
+class NoAuth(_Model):
+    """Sign in with nothing."""
+
+    kind: Literal["none"] = "none"
+
+
+class BasicAuth(_Model):
+    """Sign in with a user name and a password."""
+
+    kind: Literal["basic"]
+    username: str
+    password: SecretStr | None = None
+    password_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_password(self) -> "BasicAuth":
+        if (self.password is None) == (self.password_file is None):
+            raise ValueError("give either password_file or password: ${ENVIRONMENT_VARIABLE}")
+        return self
+
+
+class BearerAuth(_Model):
+    """Sign in with a bearer token, best from a file that something else keeps fresh."""
+
+    kind: Literal["bearer"]
+    token: SecretStr | None = None
+    token_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_token(self) -> "BearerAuth":
+        if (self.token is None) == (self.token_file is None):
+            raise ValueError("give either token_file or token: ${ENVIRONMENT_VARIABLE}")
+        return self
+
+
+Auth = Annotated[NoAuth | BasicAuth | BearerAuth, Field(discriminator="kind")]
+
+
+class Archive(_Model):
+    """Say where an archive is, what kind it is and how to sign in; times in seconds."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
+    profile: ProfileName = "standard"
+    auth: Auth = NoAuth(kind="none")
+    headers: dict[str, SecretStr] = {}
+    ca: Path | None = None
+    proxy: str | None = None
+    connections: Annotated[int, Field(ge=1, le=64)] = 8
+    connect_timeout: Seconds = 5
+    read_timeout: Seconds = 30
+    max_scanned: Annotated[int, Field(ge=1)] = 100_000
+
+
+class CalledTitle(_Model):
+    """Say which archive a called AE title stands for and when an instance is acknowledged."""
+
+    archive: str = EMBEDDED
+    acknowledge: Literal["archived"] = "archived"
+
+
+class Peer(_Model):
+    """Say who a DIMSE node is: its AE title is the key; with host and port it is a move destination."""
+
+    host: str | None = None
+    port: Port | None = None
+    addresses: list[str] = []
+    allow: frozenset[Service] = frozenset(("echo", "store", "find", "move", "get", "commit"))
+    character_set: str = ""
+    tls: ClientTls | None = None
+
+    @model_validator(mode="after")
+    def _host_with_port(self) -> "Peer":
+        if self.port is not None and self.host is None:
+            raise ValueError("a port needs a host: add host, or leave both out for a peer that only calls")
+        return self
+
+
+class Spool(_Model):
+    """Say where instances rest on their way; at `high_water` (share of the disk used) no more are taken."""
+
+    folder: Path = Path("/var/lib/dicom-gateway")
+    high_water: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+class Embedded(_Model):
+    """Say where the embedded archive keeps its files and listens; port 0 takes any free one."""
+
+    folder: Path | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class Log(_Model):
+    """Say how much is logged and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+class Config(_Model):
+    """Hold the whole configuration of a gateway."""
+
+    listen: Listen = Listen()
+    archives: dict[str, Archive] = {}
+    ae_titles: dict[AeTitle, CalledTitle] = {"GATEWAY": CalledTitle()}
+    peers: dict[AeTitle, Peer] = {}
+    unknown_peers: Literal["reject", "accept"] = "reject"
+    spool: Spool = Spool()
+    embedded: Embedded = Embedded()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _archives_exist(self) -> "Config":
+        known = sorted({*self.archives, EMBEDDED})
+        for title, called in self.ae_titles.items():
+            if called.archive not in known:
+                raise ValueError(
+                    f"ae_titles.{title}.archive is {called.archive!r}, which is not one of: {', '.join(known)}"
+                )
+        if not self.ae_titles:
+            raise ValueError("ae_titles is empty: name at least one AE title that peers call")
+        return self
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file; `${NAME}` in a value stands for that environment variable.
+
+    Raises ConfigError with every fault found.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), (Fault("(file)", f"cannot be read: {error.strerror}"),)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), (Fault("(file)", "is not UTF-8 text"),)) from error
+    try:
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that refuses repeated keys
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), (Fault("(file)", f"is not YAML: {_where(error)}"),)) from error
+    return parse(document if document is not None else {}, str(path))
+
+
+def parse(document: Any, source: str) -> Config:
+    """Turn a parsed YAML document into a Config; raises ConfigError with every fault found."""
+    faults: list[Fault] = []
+    filled = _fill(document, "", faults)
+    try:
+        config = Config.model_validate(filled)
+    except ValidationError as error:
+        faults += [Fault(_path(item["loc"]), _problem(item)) for item in error.errors()]
+    if faults:
+        raise ConfigError(source, tuple(faults))
+    return config
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuse a repeated key: YAML would silently keep the last."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} stands twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _fill(value: Any, path: str, faults: list[Fault]) -> Any:
+    """Replace `${NAME}` by the environment's value, noting each name that is not set."""
+    if isinstance(value, dict):
+        return {key: _fill(item, f"{path}.{key}".lstrip("."), faults) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, f"{path}.{number}", faults) for number, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in os.environ:
+            faults.append(Fault(path, f"the environment variable {name} is not set"))
+    return _VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "unreadable"
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(problem)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if part != "[key]") or "(file)"
+
+
+def _problem(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "is not an option; see config.yaml for all of them"
+    return str(item["msg"]).removeprefix("Value error, ")
