@@ -45,7 +45,7 @@ class _Model(BaseModel):
 
 
 class ServerTls(_Model):
-    """Say with what the DIMSE port proves itself and whom it believes; `ca` set demands client certificates."""
+    """Say with what the DIMSE port proves itself; with `ca` it demands client certificates."""
 
     certificate: Path
     key: Path
@@ -168,6 +168,7 @@ class Embedded(_Model):
     folder: Path | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 0
+    max_scanned: Annotated[int, Field(ge=1)] = 100_000
 
 
 class Log(_Model):
@@ -194,8 +195,9 @@ class Config(_Model):
         known = sorted({*self.archives, EMBEDDED})
         for title, called in self.ae_titles.items():
             if called.archive not in known:
+                choice = ", ".join(known)
                 raise ValueError(
-                    f"ae_titles.{title}.archive is {called.archive!r}, which is not one of: {', '.join(known)}"
+                    f"ae_titles.{title}.archive is {called.archive!r}, which is not one of: {choice}"
                 )
         if not self.ae_titles:
             raise ValueError("ae_titles is empty: name at least one AE title that peers call")
@@ -262,9 +264,11 @@ def _fill(value: Any, path: str, faults: list[Fault]) -> Any:
         return [_fill(item, f"{path}.{number}", faults) for number, item in enumerate(value)]
     if not isinstance(value, str):
         return value
-    for name in _VARIABLE.findall(value):
-        if name not in os.environ:
-            faults.append(Fault(path, f"the environment variable {name} is not set"))
+    faults += [
+        Fault(path, f"the environment variable {name} is not set")
+        for name in _VARIABLE.findall(value)
+        if name not in os.environ
+    ]
     return _VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
 
 

@@ -1,0 +1,1 @@
+"""The DIMSE face; the only package that imports pynetdicom."""
