@@ -119,7 +119,7 @@ Auth = Annotated[NoAuth | BasicAuth | BearerAuth, Field(discriminator="kind")]
 class Archive(_Model):
     """Say where an archive is, what kind it is and how to sign in; times in seconds."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#@]+$")]
     profile: ProfileName = "standard"
     auth: Auth = NoAuth(kind="none")
     headers: dict[str, SecretStr] = {}
@@ -183,25 +183,12 @@ class Config(_Model):
 
     listen: Listen = Listen()
     archives: dict[str, Archive] = {}
-    ae_titles: dict[AeTitle, CalledTitle] = {"GATEWAY": CalledTitle()}
+    ae_titles: Annotated[dict[AeTitle, CalledTitle], Field(min_length=1)] = {"GATEWAY": CalledTitle()}
     peers: dict[AeTitle, Peer] = {}
     unknown_peers: Literal["reject", "accept"] = "reject"
     spool: Spool = Spool()
     embedded: Embedded = Embedded()
     log: Log = Log()
-
-    @model_validator(mode="after")
-    def _archives_exist(self) -> "Config":
-        known = sorted({*self.archives, EMBEDDED})
-        for title, called in self.ae_titles.items():
-            if called.archive not in known:
-                choice = ", ".join(known)
-                raise ValueError(
-                    f"ae_titles.{title}.archive is {called.archive!r}, which is not one of: {choice}"
-                )
-        if not self.ae_titles:
-            raise ValueError("ae_titles is empty: name at least one AE title that peers call")
-        return self
 
 
 def load(path: Path) -> Config:
@@ -230,9 +217,25 @@ def parse(document: Any, source: str) -> Config:
         config = Config.model_validate(filled)
     except ValidationError as error:
         faults += [Fault(_path(item["loc"]), _problem(item)) for item in error.errors()]
+    faults += _dangling(filled)
     if faults:
         raise ConfigError(source, tuple(faults))
     return config
+
+
+def _dangling(document: Any) -> list[Fault]:
+    """Find called AE titles whose archive is not configured, whatever else is wrong with the document."""
+    titles, archives = (
+        (section if isinstance(section := document.get(key, {}), dict) else {} for key in ("ae_titles", "archives"))
+        if isinstance(document, dict)
+        else ({}, {})
+    )
+    known = sorted({*map(str, archives), EMBEDDED})
+    return [
+        Fault(f"ae_titles.{title}.archive", f"{name!r} is not one of: {', '.join(known)}")
+        for title, called in titles.items()
+        if isinstance(called, dict) and (name := called.get("archive", EMBEDDED)) not in known
+    ]
 
 
 class _Loader(yaml.SafeLoader):
@@ -244,9 +247,7 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} stands twice", key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -279,7 +280,10 @@ def _where(error: yaml.YAMLError) -> str:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location if part != "[key]") or "(file)"
+    parts = [str(part) for part in location if part != "[key]"]
+    if len(parts) > 3 and parts[2] == "auth":
+        del parts[3]  # pydantic names the kind of sign-in there, the file does not
+    return ".".join(parts) or "(file)"
 
 
 def _problem(item: Any) -> str:

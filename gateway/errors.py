@@ -14,9 +14,11 @@ GatewayError
 ├── InstanceRefused             the archive named this instance in Failed SOP Sequence   (by its reason)
 ├── DataSetError                the object that a peer sent cannot be an instance
 │   └── IdentityMismatch        its UIDs differ from the command's or the context's
+├── MultipartError              a multipart body is cut or its framing broken
 ├── IdentifierError             the identifier of a query or retrieve is wrong; names the key
 ├── ScanLimitReached            a query would have to read more of the archive than allowed
 ├── SpoolFull                   no room (or quota) left to take responsibility for an instance
+├── SpoolBroken                 the spool's disk or database fails otherwise
 ├── DestinationError            a C-MOVE destination
 │   ├── DestinationUnknown      not in the configuration
 │   └── DestinationUnreachable  no association with it
@@ -125,6 +127,10 @@ class IdentityMismatch(DataSetError):
     """Report that the data set's UIDs are not those of the command set (PS3.4 B.2.3, A900)."""
 
 
+class MultipartError(GatewayError):
+    """Report that a multipart body is cut or its framing broken."""
+
+
 class IdentifierError(GatewayError):
     """Report what is wrong in an identifier; `keyword` is the offending key."""
 
@@ -140,6 +146,10 @@ class ScanLimitReached(GatewayError):
 
 class SpoolFull(GatewayError):
     """Report that the spool (or the peer's share of it) has no room."""
+
+
+class SpoolBroken(GatewayError):
+    """Report that the spool's disk or database failed: input/output error, locked too long, corrupt."""
 
 
 class DestinationError(GatewayError):

@@ -13,6 +13,7 @@ PENDING = 0xFF00
 PENDING_WITH_UNSUPPORTED_KEYS = 0xFF01
 SUB_OPERATIONS_FAILED = 0xB000
 ALL_SUB_OPERATIONS_FAILED = 0xA702
+DUPLICATE_SOP_INSTANCE = 0x0111
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORIZED = 0x0124
 UNRECOGNIZED_OPERATION = 0x0211
@@ -92,9 +93,7 @@ def status_of(error: GatewayError, service: Service) -> Status:
     """Find the status that tells a peer of `error`; total: every error has one for every service."""
     if isinstance(error, errors.InstanceRefused):
         return _refused(error)
-    text = next(
-        (_COMMENTS[kind] for kind in type(error).__mro__ if kind in _COMMENTS), "the gateway has failed"
-    )
+    text = next((_COMMENTS[kind] for kind in type(error).__mro__ if kind in _COMMENTS), "the gateway has failed")
     for kind in type(error).__mro__:
         code = TABLE.get(kind, {}).get(service)
         if code is not None:

@@ -47,9 +47,7 @@ def test_any_chunking_of_the_stream_gives_the_same_data(step: int) -> None:
     peer.close()
 
 
-@pytest.mark.parametrize(
-    "header", [struct.pack(">BxI", P_DATA, 16_385), struct.pack(">BxI", 9, 4), b"GET / "]
-)
+@pytest.mark.parametrize("header", [struct.pack(">BxI", P_DATA, 16_385), struct.pack(">BxI", 9, 4), b"GET / "])
 def test_a_forbidden_type_or_length_is_refused_from_its_header(header: bytes) -> None:
     peer, connection = pair()
     peer.sendall(header)

@@ -1,0 +1,17 @@
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml README.md ./
+COPY gateway gateway
+RUN python -m venv /opt/gateway && /opt/gateway/bin/pip install --no-cache-dir .
+
+FROM python:3.11-slim-bookworm
+RUN useradd --system --uid 10001 --home-dir /var/lib/dicom-gateway --create-home gateway
+COPY --from=build /opt/gateway /opt/gateway
+COPY config.yaml /etc/dicom-gateway/config.yaml
+ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1
+USER gateway
+# Instances on their way and the embedded archive: patient data, keep it on a volume of its own.
+VOLUME /var/lib/dicom-gateway
+EXPOSE 11112
+ENTRYPOINT ["dicom-gateway"]
+CMD ["serve", "--config", "/etc/dicom-gateway/config.yaml"]
