@@ -1,0 +1,128 @@
+"""Write and read the header of Part 10 files, and find an instance's UIDs in its data set (PS3.10 chapter 7)."""
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pydicom.uid import UID
+
+from gateway.errors import DataSetError
+from gateway.translate.encoding import BIG_ENDIAN, EXPLICIT, IMPLICIT, Encoding, Inflated, Reader, read_header
+from gateway.translate.tokens import Kind, tokens
+
+IMPLEMENTATION_CLASS_UID = "2.25.305828488182831875890203105390285383139"
+IMPLEMENTATION_VERSION_NAME = "DICOMGATEWAY01"
+
+_PREAMBLE = 128
+_LONGEST_META = 1 << 16
+_LONGEST_UID = 64
+_META = {0x00020002: "sop_class", 0x00020003: "sop_instance", 0x00020010: "transfer_syntax"}
+_IDENTITY = {0x00080016: "sop_class", 0x00080018: "sop_instance", 0x0020000D: "study", 0x0020000E: "series"}
+_LAST = 0x0020000E
+
+
+@dataclass(frozen=True, slots=True)
+class FileMeta:
+    """Hold what File Meta Information says; the data set begins at `offset`."""
+
+    sop_class: str
+    sop_instance: str
+    transfer_syntax: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Hold the UIDs of a data set, empty where it has none."""
+
+    study: str = ""
+    series: str = ""
+    sop_class: str = ""
+    sop_instance: str = ""
+
+
+def file_header(sop_class: str, sop_instance: str, transfer_syntax: str, *, source_ae: str = "") -> bytes:
+    """Make preamble, prefix and File Meta Information for a data set that follows (PS3.10 7.1)."""
+    elements = [
+        struct.pack("<HH2sHI", 2, 1, b"OB", 0, 2) + b"\x00\x01",
+        _element(0x0002, b"UI", sop_class),
+        _element(0x0003, b"UI", sop_instance),
+        _element(0x0010, b"UI", transfer_syntax),
+        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+    ]
+    if source_ae:
+        elements.append(_element(0x0016, b"AE", source_ae))
+    body = b"".join(elements)
+    return bytes(_PREAMBLE) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(body)) + body
+
+
+def read_file_meta(stream: BinaryIO) -> FileMeta:
+    """Read File Meta Information from the start of a file; raises DataSetError when there is none."""
+    if stream.read(_PREAMBLE + 4)[_PREAMBLE:] != b"DICM":
+        raise DataSetError("the file does not begin like a Part 10 file")
+    reader = Reader(stream, stream)
+    begin, found = reader.position, dict.fromkeys(_META.values(), "")
+    while True:
+        offset = reader.position
+        group = stream.read(2)  # what follows File Meta may be implicit or deflated: no header to our eyes
+        stream.seek(offset)
+        head = read_header(reader, EXPLICIT) if group == b"\x02\x00" else None
+        if head is None:
+            break
+        tag, _, length = head
+        if reader.position + length > begin + _LONGEST_META:
+            raise DataSetError("the File Meta Information is too long")
+        value = reader.take(length) if length else b""
+        if tag in _META:
+            found[_META[tag]] = _uid(value)
+    if not found["transfer_syntax"]:
+        raise DataSetError("the File Meta Information names no transfer syntax")
+    return FileMeta(**found, offset=offset)
+
+
+def read_identity(stream: BinaryIO, transfer_syntax: str) -> Identity:
+    """Read the UIDs of the data set at the stream's position, and see that it is not cut.
+
+    Values are skipped, nothing is held. Raises DataSetError when it cannot be read up to the Series Instance
+    UID or ends in the middle of an element; what is odd behind the UIDs is the archive's to judge.
+    """
+    syntax = UID(transfer_syntax)
+    deflated = syntax.is_transfer_syntax and syntax.is_deflated
+    reader = Reader(Inflated(stream), None) if deflated else Reader(stream, stream)
+    end = None if deflated else os.fstat(stream.fileno()).st_size
+    found: dict[str, str] = {}
+    level, passed = 0, False
+    try:
+        for token in tokens(reader, _encoding(syntax)):
+            level += {Kind.SEQUENCE: 1, Kind.SEQUENCE_END: -1}.get(token.kind, 0)
+            if token.kind is not Kind.ELEMENT:
+                continue
+            if end is not None and token.at + token.length > end:
+                raise DataSetError("the data set is cut")
+            passed = passed or (level == 0 and token.tag >= _LAST)
+            if level == 0 and token.tag in _IDENTITY and token.length <= _LONGEST_UID:
+                found[_IDENTITY[token.tag]] = _uid(reader.take(token.length))
+    except DataSetError:
+        if not passed or deflated or stream.tell() >= (end or 0):
+            raise
+    return Identity(**found)
+
+
+def _encoding(syntax: UID) -> Encoding:
+    if not syntax.is_transfer_syntax:
+        return EXPLICIT  # a private one: all that are known are explicit (PS3.5 10)
+    if syntax.is_implicit_VR:
+        return IMPLICIT
+    return EXPLICIT if syntax.is_little_endian else BIG_ENDIAN
+
+
+def _element(element: int, vr: bytes, value: str) -> bytes:
+    raw = value.encode("ascii", "replace")
+    raw += b"\0" * (len(raw) % 2) if vr == b"UI" else b" " * (len(raw) % 2)
+    return struct.pack("<HH2sH", 2, element, vr, len(raw)) + raw
+
+
+def _uid(value: bytes) -> str:
+    return value.decode("ascii", "replace").strip(" \0")
