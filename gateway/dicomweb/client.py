@@ -164,15 +164,24 @@ class Client:
     def _instances(self, response: httpx.Response) -> Iterator[InstanceStream]:
         content_type = response.headers.get("Content-Type", "")
         kind, parameters = media_type(content_type)
-        chunks = response.iter_bytes()
+        with self._readable():
+            if kind in ("application/dicom", "application/octet-stream"):
+                yield InstanceStream(parameters.get("transfer-syntax", ""), self._chunks(response.iter_bytes()))
+                return
+            for part in split(response.iter_bytes(), boundary_of(content_type)):
+                _, of_part = media_type(part.headers.get("content-type", ""))
+                yield InstanceStream(of_part.get("transfer-syntax", ""), self._chunks(part.body))
+
+    def _chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        # its errors arise where it is consumed, outside `_instances`
+        with self._readable():
+            yield from chunks
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
         with archive_errors(self.name):
             try:
-                if kind in ("application/dicom", "application/octet-stream"):
-                    yield InstanceStream(parameters.get("transfer-syntax", ""), chunks)
-                    return
-                for part in split(chunks, boundary_of(content_type)):
-                    _, of_part = media_type(part.headers.get("content-type", ""))
-                    yield InstanceStream(of_part.get("transfer-syntax", ""), part.body)
+                yield
             except MultipartError as error:
                 raise AnswerUnreadable(self.name, str(error)) from error
 

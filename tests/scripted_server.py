@@ -1,0 +1,74 @@
+"""A real HTTP server on a socket that answers from a script and remembers what it was sent."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Answer:
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    cut: bool = False  # promise more than is sent
+    wait: float = 0
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Script:
+    def __init__(self, answers: list[Answer]) -> None:
+        self.answers = answers
+        self.requests: list[Request] = []
+        self.url = ""
+        self.over = threading.Event()
+
+
+@contextmanager
+def scripted(*answers: Answer) -> Iterator[Script]:
+    script = Script(list(answers))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            script.requests.append(Request(self.command, self.path, headers, body))
+            answer = script.answers.pop(0)
+            script.over.wait(answer.wait)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if answer.status != 204:
+                self.send_header("Content-Length", str(len(answer.body) + (100 if answer.cut else 0)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+            if answer.cut:
+                self.close_connection = True
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    script.url = f"http://127.0.0.1:{server.server_address[1]}/v2"
+    try:
+        yield script
+    finally:
+        script.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
