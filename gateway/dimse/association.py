@@ -162,9 +162,7 @@ class Association:
                 yield message
                 self._operation = None
 
-    def response_to(
-        self, message_id: int, timeout: float, tick: Callable[[], None] = lambda: None
-    ) -> Message:
+    def response_to(self, message_id: int, timeout: float, tick: Callable[[], None] = lambda: None) -> Message:
         """Wait up to `timeout` seconds for the response to a request of ours, calling `tick` twice a second.
 
         Raises PeerError, and whatever `tick` raises.
@@ -277,7 +275,7 @@ class Association:
     def send(self, context: Context, command: Mapping[str, int | str], data: Buffer | None = None) -> None:
         """Send a message; its Command Data Set Type is set here."""
         self.connection.send(
-            self.message(context, commands.encode(self._typed(command, data is not None)), data)
+            self.message(context, commands.encode(self._typed(command, present=data is not None)), data)
         )
 
     def message(self, context: Context, command: bytes, data: Buffer | None = None) -> Iterator[Buffer]:
@@ -286,9 +284,7 @@ class Association:
         if data is not None:
             yield from data_pdus(context.identifier, data, self._max_pdu, command=False)
 
-    def send_stream(
-        self, context: Context, command: Mapping[str, int | str], stream: BinaryIO, size: int
-    ) -> None:
+    def send_stream(self, context: Context, command: Mapping[str, int | str], stream: BinaryIO, size: int) -> None:
         """Send a message whose data set is the next `size` bytes of a file."""
         encoded = commands.encode(self._typed(command, present=True))
         self.connection.send(data_pdus(context.identifier, encoded, self._max_pdu, command=True))
@@ -302,9 +298,7 @@ class Association:
             if len(block) != wanted:
                 raise ConnectionLost("the instance's file ended early")
             left -= wanted
-            self.connection.send(
-                data_pdus(context.identifier, block, self._max_pdu, command=False, last=left == 0)
-            )
+            self.connection.send(data_pdus(context.identifier, block, self._max_pdu, command=False, last=left == 0))
             if left == 0:
                 return
 

@@ -99,9 +99,7 @@ def decode_request(body: bytes) -> AssociateRequest:
     identifiers = {context.identifier for context in contexts}
     if len(identifiers) != len(contexts) or len(contexts) > _MOST_CONTEXTS:
         raise PduError("presentation context IDs are not unique")
-    return AssociateRequest(
-        called, calling, version, application_context, tuple(contexts), user, bytes(body[4:68])
-    )
+    return AssociateRequest(called, calling, version, application_context, tuple(contexts), user, bytes(body[4:68]))
 
 
 def decode_accept(body: bytes) -> AssociateAccept:
@@ -131,9 +129,7 @@ def encode_request(request: AssociateRequest) -> bytes:
     return struct.pack(">BxI", ASSOCIATE_RQ, len(body)) + body
 
 
-def encode_accept(
-    request: AssociateRequest, contexts: Sequence[ContextResult], user: UserInformation
-) -> bytes:
+def encode_accept(request: AssociateRequest, contexts: Sequence[ContextResult], user: UserInformation) -> bytes:
     """Build the A-ASSOCIATE-AC that answers `request`."""
     items = [_item(0x10, APPLICATION_CONTEXT.encode())]
     for context in contexts:

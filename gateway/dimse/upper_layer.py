@@ -264,9 +264,7 @@ def fragments(body: memoryview) -> Iterator[Fragment]:
         offset += 4 + length
 
 
-def data_pdus(
-    context: int, data: Buffer, max_pdu: int, *, command: bool, last: bool = True
-) -> Iterator[Buffer]:
+def data_pdus(context: int, data: Buffer, max_pdu: int, *, command: bool, last: bool = True) -> Iterator[Buffer]:
     """Cut data into P-DATA PDUs of one fragment each; `max_pdu` 0 means that the peer sets no limit."""
     size = ((max_pdu or 131_072) - 6) & ~1
     view, total = memoryview(data), len(data)

@@ -2,13 +2,14 @@
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 from pydicom.encaps import generate_frames
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -137,29 +138,45 @@ def _options(facts: Facts) -> dict[str, Any]:
 
 def _decoded(stream: IO[bytes], at: int, syntax: str, options: dict[str, Any]) -> Iterator[tuple[str, int, bytes]]:
     bits, signed = options["bits_allocated"], options["pixel_representation"] == 1
-    # The codec sizes samples by the codestream's precision, which is Bits Stored.
-    held = {"bits_allocated": 8} if syntax in _JPEG and options["bits_stored"] <= 8 else {}
-    # Lossless JPEG decodes to unsigned samples, so that short negative ones have lost their sign.
-    decoder = get_decoder(UID(syntax))
+    decoder, source = get_decoder(UID(syntax)), cast(BinaryIO, stream)
+    if syntax in _JPEG and options["bits_stored"] <= 8 < bits:
+        options = options | {"bits_allocated": _coded_bits(decoder, source, at, options)}
     pixels = decoder.iter_array(
-        cast(BinaryIO, stream),
+        source,
         raw=syntax not in _LOSSY_JPEG,
+        # Lossless JPEG decodes to unsigned samples, so that short negative ones have lost their sign.
         correct_unused_bits=signed and syntax in _JPEG,
-        **options | held,
+        **options,
     )
     dtype = np.dtype(f"<{'i' if signed else 'u'}{bits // 8}")
     for number in range(1, options["number_of_frames"] + 1):
         stream.seek(at)
-        try:
+        with _codec(number):
             frame, described = next(pixels, (None, {}))
-        except _CODEC_FAULTS as fault:
-            raise DataSetError(f"frame {number} is not decoded: {' '.join(str(fault).split())}") from fault
         if frame is None or frame.dtype.itemsize > dtype.itemsize:
             raise DataSetError(f"frame {number} is missing or wider than {bits} bits")
         at = stream.tell()
-        # Decoders undo the subsampling, and its name with it.
-        photometric = str(described["photometric_interpretation"]).removesuffix("_422")
+        photometric = str(described["photometric_interpretation"])
+        if photometric == "YBR_FULL_422":
+            photometric = "YBR_FULL"  # the decoder has undone the subsampling
         yield photometric, 0, frame.astype(dtype, copy=False).tobytes()
+
+
+def _coded_bits(decoder: Decoder, source: BinaryIO, at: int, options: dict[str, Any]) -> int:
+    """Return 8 or 16 as the codestream was made of short samples or of the room they were in: both are found."""
+    source.seek(at)
+    with _codec(1):
+        frame, _ = next(decoder.iter_buffer(source, **options))
+    samples: int = options["rows"] * options["columns"] * options["samples_per_pixel"]
+    return len(frame) * 8 // samples
+
+
+@contextmanager
+def _codec(number: int) -> Iterator[None]:
+    try:
+        yield
+    except _CODEC_FAULTS as fault:
+        raise DataSetError(f"frame {number} is not decoded: {' '.join(str(fault).split())}") from fault
 
 
 def _unwrapped(stream: IO[bytes], at: int, options: dict[str, Any], length: int) -> Iterator[tuple[str, int, bytes]]:
@@ -169,10 +186,8 @@ def _unwrapped(stream: IO[bytes], at: int, options: dict[str, Any], length: int)
     frames = generate_frames(stream, number_of_frames=options["number_of_frames"])
     for number in range(1, options["number_of_frames"] + 1):
         stream.seek(at)
-        try:
+        with _codec(number):
             frame = next(frames, b"")[:length]
-        except _CODEC_FAULTS as fault:
-            raise DataSetError("the encapsulated pixel data are malformed") from fault
         if len(frame) < length:
             raise DataSetError(f"frame {number} is too short")
         at = stream.tell()

@@ -1,0 +1,106 @@
+"""Fetch from a slow source in a thread, a little ahead of an association that stays attentive to its peer."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, Self, TypeVar
+
+from gateway.dimse.association import Association
+from gateway.errors import Cancelled
+
+T = TypeVar("T")
+
+_LOOK = 1.0  # seconds; only a bound, since an arrival from either side ends the wait at once
+
+
+class _End:
+    """Mark the end of the source, with the error that ended it, if one did."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+
+class Ahead(Generic[T]):
+    """Iterate over `source` while a thread reads up to `depth` items ahead of it.
+
+    While it waits it calls `tick` every second and raises Cancelled as soon as the peer cancels, or the
+    PeerError that ended the association. Leaving the context lets the thread go: it ends with its next item;
+    `dispose` gets what was read and not used.
+    """
+
+    def __init__(
+        self,
+        association: Association,
+        source: Iterable[T],
+        *,
+        depth: int = 1,
+        tick: Callable[[], None] = lambda: None,
+        dispose: Callable[[T], None] = lambda _: None,
+    ) -> None:
+        self._association = association
+        self._source = source
+        self._tick = tick
+        self._dispose = dispose
+        self._items: queue.Queue[T | _End] = queue.Queue(depth)
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._fetch, name="ahead", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._clear()
+
+    def _clear(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = self._items.get_nowait()
+                if not isinstance(item, _End):
+                    self._dispose(item)
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            item = self._next()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+
+    def _next(self) -> T | _End:
+        while True:
+            if self._association.cancelled():
+                raise Cancelled("the peer cancelled the operation")
+            try:
+                return self._items.get_nowait()
+            except queue.Empty:
+                if not self._association.connection.wait(_LOOK):
+                    self._tick()
+
+    def _fetch(self) -> None:
+        end = _End()
+        try:
+            for item in self._source:
+                self._put(item)
+                if self._left.is_set():
+                    return
+        except Exception as error:  # noqa: BLE001 - handed to the thread that iterates, which raises it
+            end = _End(error)
+        self._put(end)
+
+    def _put(self, item: T | _End) -> None:
+        placed = False
+        while not placed and not self._left.is_set():
+            try:
+                self._items.put(item, timeout=_LOOK)
+                placed = True
+            except queue.Full:
+                continue
+        self._association.connection.wake()
+        if self._left.is_set():
+            self._clear()  # the context may have been left just before the item was placed
+            if not placed and not isinstance(item, _End):
+                self._dispose(item)

@@ -1,0 +1,111 @@
+"""Call a peer: open an association as its requestor and send it instances (PS3.4 Annex B, SCU)."""
+
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+
+from gateway.config import ClientTls, Peer
+from gateway.dimse.association import Association, Context
+from gateway.dimse.pdu import (
+    ABORT,
+    ACCEPTED,
+    APPLICATION_CONTEXT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    AssociateRequest,
+    ProposedContext,
+    UserInformation,
+    decode_accept,
+    encode_request,
+)
+from gateway.dimse.upper_layer import Connection
+from gateway.errors import DestinationUnreachable, PeerError
+from gateway.translate.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+MOST_CONTEXTS = 128
+_CONNECT = 10.0  # seconds
+_MAX_PDU = 131_072
+_MAX_DATA_SET = 1 << 20
+
+
+def associate(
+    title: str, peer: Peer, *, calling: str, proposals: Sequence[tuple[str, str]], timeout: float
+) -> Association:
+    """Open an association with `peer`, one presentation context for each (SOP class, transfer syntax).
+
+    At most 128 proposals; `timeout` in seconds for each step. Raises DestinationUnreachable.
+    """
+    offered = tuple(ProposedContext(2 * number + 1, uid, (syntax,)) for number, (uid, syntax) in enumerate(proposals))
+    request = AssociateRequest(
+        called=title,
+        calling=calling,
+        protocol_version=1,
+        application_context=APPLICATION_CONTEXT,
+        contexts=offered,
+        user=UserInformation(
+            max_length=_MAX_PDU,
+            implementation_class=IMPLEMENTATION_CLASS_UID,
+            implementation_version=IMPLEMENTATION_VERSION_NAME,
+        ),
+    )
+    connection = _connect(title, peer, timeout)
+    try:
+        connection.handshake(time.monotonic() + timeout)
+        connection.send((encode_request(request),))
+        kind, body = connection.next_pdu(time.monotonic() + timeout, whole=True)
+        if kind != ASSOCIATE_AC:
+            raise DestinationUnreachable(title, _refusal(kind, bytes(body)))
+        answer = decode_accept(bytes(body))
+    except PeerError as error:
+        connection.close()
+        raise DestinationUnreachable(title, str(error)) from error
+    except DestinationUnreachable:
+        connection.close()
+        raise
+    by_identifier = {context.identifier: context for context in offered}
+    contexts = {
+        result.identifier: Context(
+            result.identifier,
+            by_identifier[result.identifier].abstract_syntax,
+            result.transfer_syntax,
+            peer_is_scp=True,
+        )
+        for result in answer.contexts
+        if result.result == ACCEPTED and result.identifier in by_identifier
+    }
+    return Association(
+        connection,
+        contexts,
+        peer_max_pdu=answer.user.max_length,
+        network_timeout=timeout,
+        max_identifier=_MAX_DATA_SET,
+    )
+
+
+def _connect(title: str, peer: Peer, timeout: float) -> Connection:
+    try:
+        sock = socket.create_connection((peer.host, peer.port), _CONNECT)
+        if peer.tls is not None:
+            sock = _client_context(peer.tls).wrap_socket(
+                sock, server_hostname=peer.tls.server_name or peer.host, do_handshake_on_connect=False
+            )
+    except OSError as error:
+        raise DestinationUnreachable(title, f"cannot be connected: {error.strerror or error}") from error
+    return Connection(sock, max_pdu=_MAX_PDU, timeout=timeout)
+
+
+def _refusal(kind: int, body: bytes) -> str:
+    if kind == ASSOCIATE_RJ:
+        return f"rejected the association: result {body[1]}, source {body[2]}, reason {body[3]}"
+    if kind == ABORT:
+        return "aborted the association request"
+    return f"answered the association request with a PDU of type {kind:02X}H"
+
+
+def _client_context(tls: ClientTls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context

@@ -1,0 +1,71 @@
+"""What a service knows of the association it works for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import structlog
+
+from gateway.config import Config, Peer
+from gateway.dicomweb.client import Client
+from gateway.dimse.association import Association, Message
+from gateway.translate.search import Negotiated
+
+log = structlog.get_logger("gateway.dimse")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Hold an established association with its parties, its archive and what was negotiated."""
+
+    association: Association
+    config: Config
+    calling: str
+    called: str
+    address: str
+    peer: Peer
+    archive: Client
+    max_scanned: int
+    incoming: Path
+    negotiated: Mapping[str, Negotiated]
+
+    def negotiated_for(self, message: Message) -> Negotiated:
+        """Give what was negotiated for the message's SOP class; baseline when nothing was."""
+        return self.negotiated.get(message.context.abstract_syntax, Negotiated())
+
+
+Handler = Callable[[Session, Message], None]
+
+
+class Report:
+    """Collect what the log line of one operation says."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str | int | float] = {}
+
+    def note(self, **fields: str | float) -> None:
+        """Add fields; never patient data."""
+        self.fields.update(fields)
+
+
+@contextmanager
+def operation(session: Session, service: str) -> Iterator[Report]:
+    """Log one line at the end of an operation: who, what, how it ended and how long it took."""
+    report, begun = Report(), monotonic()
+    try:
+        yield report
+    finally:
+        status = report.fields.pop("status", None)
+        failed = isinstance(status, int) and status not in (0x0000, 0xFE00)
+        write = log.warning if failed or status is None else log.info
+        write(
+            service,
+            calling=session.calling,
+            called=session.called,
+            address=session.address,
+            status="none" if status is None else f"{status:04X}H",
+            seconds=round(monotonic() - begun, 3),
+            **report.fields,
+        )

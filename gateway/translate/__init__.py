@@ -1,0 +1,1 @@
+"""Pure translation: no I/O, no threads."""
