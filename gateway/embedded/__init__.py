@@ -1,0 +1,1 @@
+"""A small strict DICOMweb archive: the default archive and the tests' simulator."""
