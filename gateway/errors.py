@@ -4,7 +4,7 @@ GatewayError
 ├── ConfigError                 the configuration has faults (all of them listed)
 ├── ArchiveError                the archive (a DICOMweb service) did not do what was asked
 │   ├── ArchiveUnreachable      no connection: DNS, refused, reset, TLS, time-out        (retry)
-│   ├── ArchiveBusy             424, 429, 502, 503, 504, 507; may say when to come back  (retry)
+│   ├── ArchiveBusy             408, 424, 429, 502-504, 507; may say when to come back   (retry)
 │   ├── ArchiveBroken           500 and every other 5xx                                  (retry)
 │   ├── SignInRefused           401 after a fresh token, 403                             (retry, alarm)
 │   ├── NotFound                404, 410                                                 (do not retry)

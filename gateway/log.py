@@ -35,8 +35,6 @@ def set_up(level: str, form: str) -> None:
 def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Escape what a peer could use to forge a line: control characters in AE titles and the like."""
     return {
-        key: "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in value)
-        if isinstance(value, str)
-        else value
+        key: "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in value) if isinstance(value, str) else value
         for key, value in event.items()
     }

@@ -1,4 +1,4 @@
-"""A real HTTP server on a socket that answers from a script and remembers what it was sent."""
+"""A real HTTP server on a socket that answers from a script, the last answer again and again, and keeps the requests."""
 
 import threading
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ class Answer:
     body: bytes = b""
     cut: bool = False  # promise more than is sent
     wait: float = 0
+    drop: bool = False  # close the connection instead of answering
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+    connection: int  # the port it came from
 
 
 class Script:
@@ -42,9 +44,12 @@ def scripted(*answers: Answer) -> Iterator[Script]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            script.requests.append(Request(self.command, self.path, headers, body))
-            answer = script.answers.pop(0)
+            script.requests.append(Request(self.command, self.path, headers, body, self.client_address[1]))
+            answer = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
             script.over.wait(answer.wait)
+            if answer.drop:
+                self.close_connection = True
+                return
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)

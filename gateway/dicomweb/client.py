@@ -1,10 +1,11 @@
 """Ask a DICOMweb archive: STOW-RS, QIDO-RS, WADO-RS and DELETE (PS3.18 chapter 10), synchronously."""
 
+import copy
 import json
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
@@ -13,19 +14,24 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpx
 
 from gateway.dicomweb.auth import Auth
-from gateway.dicomweb.faults import archive_errors, check, fault
+from gateway.dicomweb.faults import archive_errors, check, fault, patiently
 from gateway.dicomweb.stow import Body, Outcome, Upload, outcomes
-from gateway.errors import AnswerUnreadable, MultipartError, RequestRefused
+from gateway.errors import AnswerUnreadable, ArchiveError, MultipartError, RequestRefused
 from gateway.translate.multipart import boundary_of, media_type, split
 from gateway.translate.profiles import PROFILES, Profile
 
 __all__ = ["Client", "InstanceStream", "Outcome", "Upload"]
 
 _JSON = "application/dicom+json"
-_UID = re.compile(r"[0-9.]{1,64}")
-_SAFE = "-._~,:@!$'()*;/"  # literal in a query (RFC 3986 3.4), so that plain servers understand them
+_UID = re.compile(r"[0-9][0-9.]{0,63}")  # a digit first: `..` would climb the path
+_RESOURCE = re.compile(r"(studies(/UID/series(/UID)?)?/)?(studies|series|instances)".replace("UID", _UID.pattern))
+_NOT_VISIBLE = re.compile(r"[^\x21-\x7e]")
+_SAFE = "-._~,:@!$'()*/"  # literal in a query (RFC 3986 3.4), so that plain servers understand them
+_ANSWERS = (200, 202, 400, 409)  # to STOW-RS; Orthanc's 400 too says what it stored before the part it refuses
+_SMALL = 65_536
 _MOST_REDIRECTS = 5
 _UNIQUE = ("0020000D", "0020000E", "00080018")
+_AS_IT_IS = {"Accept-Encoding": "identity"}  # to compress pixels takes Orthanc 15 times as long as to send them
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class Client:
         self.profile = profile
         self._url = url.rstrip("/")
         self._auth = auth
+        self._correlation: Mapping[str, str] = MappingProxyType({})
         context = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
         self._http = httpx.Client(
             headers=dict(headers),
@@ -83,49 +90,59 @@ class Client:
         """Close all connections."""
         self._http.close()
 
+    def correlated(self, request_id: str) -> "Client":
+        """Give this client, on the same connections, with an X-Request-ID on every request."""
+        twin = copy.copy(self)
+        twin._correlation = {"X-Request-ID": _NOT_VISIBLE.sub("_", request_id)[:64]}  # noqa: SLF001 - its own class
+        return twin
+
     def store(self, uploads: Sequence[Upload], *, study: str = "") -> list[Outcome]:
         """Store instances in one request and give one outcome for each, in order (PS3.18 10.5).
 
         The outcome is read from the answer's sequences whatever the HTTP status; an ArchiveError means that
-        nothing is known of any of them. Never repeated here: the caller decides.
+        nothing is known of any of them. Never repeated here: the caller decides. Raises SpoolBroken when a
+        file cannot be read.
         """
-        body = Body.of(uploads)
+        path, body = f"studies/{self._uid(study)}" if study else "studies", Body.of(uploads)
         headers = {
             "Accept": _JSON,
             "Content-Type": body.content_type,
             "Content-Length": str(body.size),
         }
-        with self._stream("POST", self._path(study), headers, body) as response:
+        with closing(self._send("POST", path, headers, body)) as response:
             status = response.status_code
-            if status not in (200, 202, 409):
+            if status not in _ANSWERS:
                 raise fault(self.name, status, response.headers.get("Retry-After", ""))
-            with archive_errors(self.name):
-                content = response.read()
+            content = self._read(response)
         try:
-            return outcomes(uploads, json.loads(content))
+            return outcomes(uploads, _parsed(content))
         except ValueError as error:
-            if status == 409:
-                raise RequestRefused(self.name, "HTTP 409 without a STOW answer", http_status=409) from error
-            raise AnswerUnreadable(self.name, f"HTTP {status} without a STOW answer", http_status=status) from error
+            kind = RequestRefused if status >= 400 else AnswerUnreadable
+            raise kind(self.name, f"HTTP {status} without a STOW answer", http_status=status) from error
 
     def search(self, resource: str, parameters: Iterable[tuple[str, str]]) -> Iterator[list[dict[str, Any]]]:
         """Yield page after page of a search until the archive has no more (PS3.18 10.6).
 
-        A short page is not the last one. Repeats between pages are the caller's to drop; a page that only
-        repeats what came before ends the search, since such an archive does not page.
+        A short page is not the last one, and the next begins behind what came, not behind what was asked for:
+        an archive may cap its pages silently. Repeats between pages are the caller's to drop. A second page in
+        a row that only repeats what came before ends the search, since such an archive does not page; one alone
+        may be what new entries have pushed back.
         """
-        limit = self.profile.max_limit
-        seen: set[tuple[str, ...]] = set()
-        offset = 0
-        while True:
+        if not _RESOURCE.fullmatch(resource):
+            raise RequestRefused(self.name, "there is no such resource to search")
+        limit, offset, stale = self.profile.max_limit, 0, 0
+        given, seen = list(parameters), set[int]()
+        while stale < 2:
             paging = [("limit", str(limit)), ("offset", str(offset))] if limit else []
-            page = self._json(resource, [*parameters, *paging])
-            fresh = [entry for entry in page if (key := _key(entry)) not in seen and not seen.add(key)]  # type: ignore[func-returns-value]
-            if fresh:
+            page = self._json(resource, [*given, *paging])
+            keys = {_key(entry) for entry in page}
+            stale = stale + 1 if keys <= seen else 0
+            if not stale:
                 yield page
-            if not fresh or not limit:
+            if not page or not limit:
                 return
-            offset += max(limit, len(page))
+            seen |= keys
+            offset += len(page)
 
     def metadata(self, study: str, series: str = "", instance: str = "") -> list[dict[str, Any]]:
         """Retrieve the metadata of a study, series or instance (PS3.18 10.4.1.1.2)."""
@@ -142,24 +159,25 @@ class Client:
 
         The iteration raises AnswerUnreadable when the answer is cut, however much came before.
         """
-        headers = {"Accept": f'multipart/related; type="application/dicom"; transfer-syntax={transfer_syntax}'}
-        with self._stream("GET", self._path(study, series, instance), headers) as response:
-            check(self.name, response)
+        accept = f'multipart/related; type="application/dicom"; transfer-syntax={transfer_syntax}'
+        path, headers = self._path(study, series, instance), {"Accept": accept, **_AS_IT_IS}
+        with closing(patiently(lambda: self._checked(path, headers))) as response:
             yield self._instances(response)
 
     def frames(self, study: str, series: str, instance: str, frames: Sequence[int]) -> list[bytes]:
         """Retrieve frames by their numbers, from 1, as they are stored (PS3.18 10.4.1.1.4)."""
         numbers = ",".join(str(number) for number in frames)
-        headers = {"Accept": 'multipart/related; type="application/octet-stream"; transfer-syntax=*'}
+        accept = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
         path = f"{self._path(study, series, instance)}/frames/{numbers}"
-        with self._stream("GET", path, headers) as response:
-            check(self.name, response)
+        headers = {"Accept": accept, **_AS_IT_IS}
+        with closing(patiently(lambda: self._checked(path, headers))) as response:
             return [b"".join(stream.chunks) for stream in self._instances(response)]
 
     def delete(self, study: str, series: str = "", instance: str = "") -> None:
         """Delete a study, series or instance; raises NotFound when it is not there."""
-        with self._stream("DELETE", self._path(study, series, instance), {}) as response:
+        with closing(self._send("DELETE", self._path(study, series, instance), {})) as response:
             check(self.name, response)
+            self._read(response)
 
     def _instances(self, response: httpx.Response) -> Iterator[InstanceStream]:
         content_type = response.headers.get("Content-Type", "")
@@ -188,45 +206,71 @@ class Client:
     def _json(self, path: str, parameters: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         query = "&".join(f"{quote(key, safe=_SAFE)}={quote(value, safe=_SAFE)}" for key, value in parameters)
         target = f"{path}?{query}" if query else path
-        with self._stream("GET", target, {"Accept": _JSON}) as response:
-            check(self.name, response)
-            if response.status_code == 204:
-                return []
-            with archive_errors(self.name):
-                content = response.read()
+        content = patiently(lambda: self._content(target))
+        if content is None:
+            return []
         try:
-            page = json.loads(content)
+            page = _parsed(content)
         except ValueError as error:
             raise AnswerUnreadable(self.name, "the answer is not JSON") from error
         if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
             raise AnswerUnreadable(self.name, "the answer is not a list of DICOM JSON objects")
         return page
 
-    @contextmanager
-    def _stream(
+    def _content(self, path: str) -> bytes | None:
+        """Get a JSON body, None for 204."""
+        with closing(self._checked(path, {"Accept": _JSON})) as response:
+            return None if response.status_code == 204 else self._read(response)
+
+    def _checked(self, path: str, headers: Mapping[str, str]) -> httpx.Response:
+        """Send a GET and give its answer if it is a success; the body is still to come."""
+        response = self._send("GET", path, headers)
+        try:
+            check(self.name, response)
+        except ArchiveError:
+            response.close()
+            raise
+        return response
+
+    def _send(
         self, method: str, path: str, headers: Mapping[str, str], body: Iterable[bytes] | None = None
-    ) -> Iterator[httpx.Response]:
+    ) -> httpx.Response:
         """Send a request, once more after a 401 if the sign-in can be renewed, and along same-origin redirects."""
         url, renewed = f"{self._url}/{path}", False
         for _ in range(_MOST_REDIRECTS):
-            signed = {**headers, "Authorization": self._auth.header()} if self._auth else dict(headers)
-            with archive_errors(self.name):
-                # an iterator of its own for each attempt: a repeated body is never an empty one
-                content = iter(body) if body is not None else None
-                request = self._http.build_request(method, url, headers=signed, content=content)
-                response = self._http.send(request, stream=True)
-            try:
-                if response.status_code == 401 and self._auth and not renewed and self._auth.renew():
-                    renewed = True
-                    continue
-                if response.status_code in (307, 308):
-                    url = self._redirected(url, response.headers.get("Location", ""))
-                    continue
-                yield response
-                return
-            finally:
+            sign_in = self._auth.header() if self._auth else ""
+            signed = {"Authorization": sign_in} if sign_in else {}
+            response = self._exchange(method, url, {**headers, **signed, **self._correlation}, body)
+            if response.status_code == 401 and self._auth and not renewed:
                 response.close()
+                if not self._auth.renew(sign_in):
+                    return response
+                renewed = True
+            elif response.status_code in (307, 308):
+                response.close()
+                url = self._redirected(url, response.headers.get("Location", ""))
+            else:
+                return response
         raise AnswerUnreadable(self.name, "too many redirects")
+
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: Iterable[bytes] | None
+    ) -> httpx.Response:
+        with archive_errors(self.name):
+            # an iterator of its own for each attempt: a repeated body is never an empty one
+            content = iter(body) if body is not None else None
+            request = self._http.build_request(method, url, headers=headers, content=content)
+            response = self._http.send(request, stream=True)
+            length = response.headers.get("Content-Length", "")
+            if response.status_code == 204 or (
+                response.status_code >= 300 and length.isdecimal() and int(length) <= _SMALL
+            ):
+                response.read()  # a connection is kept only when its answer has been read to the end
+        return response
+
+    def _read(self, response: httpx.Response) -> bytes:
+        with archive_errors(self.name):
+            return response.read()
 
     def _redirected(self, url: str, location: str) -> str:
         target = urljoin(url, location)
@@ -234,17 +278,27 @@ class Client:
             raise AnswerUnreadable(self.name, "a redirect leads to another server; set its URL in archives")
         return target
 
-    def _path(self, study: str = "", series: str = "", instance: str = "") -> str:
-        path = "studies"
-        for uid, level in ((study, ""), (series, "/series"), (instance, "/instances")):
-            if uid:
-                if not _UID.fullmatch(uid):
-                    raise RequestRefused(self.name, "a UID has characters that no UID has")
-                path += f"{level}/{uid}"
-        return path
+    def _path(self, study: str, series: str, instance: str) -> str:
+        path = f"studies/{self._uid(study)}"
+        if series or instance:
+            path += f"/series/{self._uid(series)}"
+        return f"{path}/instances/{self._uid(instance)}" if instance else path
+
+    def _uid(self, uid: str) -> str:
+        """Let nothing but a UID into a path; least of all nothing, which would name all there is."""
+        if not _UID.fullmatch(uid):
+            raise RequestRefused(self.name, "a UID is empty or has characters that no UID has")
+        return uid
 
 
-def _key(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Identify an entry of a page by its UIDs."""
-    values = (entry.get(tag, {}) for tag in _UNIQUE)
-    return tuple(json.dumps(value.get("Value")) if isinstance(value, dict) else "" for value in values)
+def _key(entry: Mapping[str, Any]) -> int:
+    """Identify an entry of a page by its UIDs; hashed, since a search may bring a million."""
+    return hash(tuple(str(entry.get(tag)) for tag in _UNIQUE))
+
+
+def _parsed(content: bytes) -> Any:
+    """Read JSON; raises ValueError for all that is wrong with it."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error

@@ -1,9 +1,11 @@
 """Turn what HTTP and httpx report into the errors of `gateway.errors`, in this one place."""
 
+import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import httpx
 
@@ -19,7 +21,7 @@ from gateway.errors import (
     TooLarge,
 )
 
-_BUSY = frozenset((424, 429, 502, 503, 504, 507))
+_BUSY = frozenset((408, 424, 429, 502, 503, 504, 507))
 _REFUSALS: Mapping[int, type[ArchiveError]] = {
     401: SignInRefused,
     403: SignInRefused,
@@ -28,6 +30,11 @@ _REFUSALS: Mapping[int, type[ArchiveError]] = {
     413: TooLarge,
 }
 _LONGEST_WAIT = 3600.0
+_PAUSES = (0.25, 1.0)
+_PATIENCE = 3.0
+_PASSING = (httpx.NetworkError, httpx.RemoteProtocolError)
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -41,10 +48,34 @@ def archive_errors(archive: str) -> Iterator[None]:
         raise AnswerUnreadable(archive, "the answer broke off or is not HTTP") from error
     except httpx.DecodingError as error:
         raise AnswerUnreadable(archive, "the answer's content encoding is broken") from error
+    except httpx.LocalProtocolError:
+        # not chained: its text may quote a header, and so a credential
+        raise RequestRefused(archive, "the request is not HTTP and cannot be sent") from None
     except httpx.TransportError as error:
         raise ArchiveUnreachable(archive, f"the connection failed: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ArchiveUnreachable(archive, f"the request failed ({type(error).__name__})") from error
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask up to three times while the archive is busy or the connection breaks; only what may be repeated.
+
+    A pause is random and at most a second, or what Retry-After says up to 3 s. What has used up its time-out is
+    not repeated: the peer has waited long enough.
+    """
+    for pause in _PAUSES:
+        try:
+            return ask()
+        except ArchiveBusy as error:
+            wait = (error.retry_after or 0) + random.uniform(0, pause)  # noqa: S311 - not a secret
+            if wait > _PATIENCE:
+                raise
+        except ArchiveError as error:
+            if not isinstance(error.__cause__, _PASSING):
+                raise
+            wait = random.uniform(0, pause)  # noqa: S311 - not a secret
+        time.sleep(wait)
+    return ask()
 
 
 def check(archive: str, response: httpx.Response) -> None:
@@ -69,7 +100,7 @@ def fault(archive: str, status: int, retry_after: str = "") -> ArchiveError:
 
 def _seconds(value: str) -> float | None:
     """Read Retry-After: seconds or an HTTP date (RFC 9110 10.2.3)."""
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return min(float(value), _LONGEST_WAIT)
     try:
         return min(max(0.0, parsedate_to_datetime(value).timestamp() - time.time()), _LONGEST_WAIT)

@@ -1,16 +1,20 @@
 """Build STOW-RS requests and read their answers, instance by instance (PS3.18 10.5)."""
 
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.errors import SpoolBroken
+
 _PIECE = 65_536  # httpx writes larger pieces in quadratic time
 
-REFERENCED, FAILED = "00081199", "00081198"
+REFERENCED, FAILED, OTHER = "00081199", "00081198", "0008119A"
 _SOP_INSTANCE, _FAILURE_REASON, _WARNING_REASON = "00081155", "00081197", "00081196"
 _FAILED_ATTRIBUTES, _ERROR_COMMENT = "00741048", "00000902"
+_NOT_TOLD = "the answer does not tell of this instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +29,33 @@ class Upload:
     series: str
 
     def chunks(self) -> Iterator[bytes]:
-        """Read the file from its start, each time anew."""
-        with self.path.open("rb", buffering=0) as file:
-            while piece := file.read(_PIECE):
-                yield piece
+        """Read the file from its start, each time anew; raises SpoolBroken when it is not `size` bytes long."""
+        left = self.size
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                while piece := file.read(_PIECE):
+                    left -= len(piece)
+                    if left < 0:
+                        break  # before the request gets more than its Content-Length
+                    yield piece
+        except OSError as error:
+            raise SpoolBroken(f"an instance cannot be read: {error.strerror}") from error
+        if left:
+            raise SpoolBroken("an instance's file has not the length that it had")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Hold what became of one instance: Warning Reason when stored, Failure Reason when not."""
+    """Hold what became of one instance: Warning Reason when stored, Failure Reason when not.
+
+    Not `named`: the answer does not tell its UID; without a reason too, it does not tell of it at all.
+    """
 
     stored: bool
     warning: int | None = None
     reason: int | None = None
     comment: str = ""
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +99,48 @@ class Body:
 
 
 def outcomes(uploads: Sequence[Upload], answer: Any) -> list[Outcome]:
-    """Read a STOW-RS answer (PS3.18 Annex I.2); raises ValueError when it says nothing of an instance.
+    """Read a STOW-RS answer (PS3.18 Annex I.2); raises ValueError when it tells of none of the instances.
 
-    An item of Failed SOP Sequence without UIDs goes to the instances that are named nowhere.
+    Failed items without UIDs go, in their order, to the instances that are named nowhere.
     """
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not isinstance(answer, dict):
         raise ValueError("the answer is not a DICOM JSON object")  # noqa: TRY004 - as json.loads raises it
-    stored = {_text(item, _SOP_INSTANCE): item for item in _items(answer, REFERENCED)}
-    failed_items = _items(answer, FAILED)
-    failed = {_text(item, _SOP_INSTANCE): item for item in failed_items if _text(item, _SOP_INSTANCE)}
-    nameless = [item for item in failed_items if not _text(item, _SOP_INSTANCE)]
-    return [_outcome(upload.sop_instance, stored, failed, nameless) for upload in uploads]
+    stored = _by_uid(_items(answer, REFERENCED))
+    stored.pop("", None)
+    failed = _by_uid([*_items(answer, FAILED), *_items(answer, OTHER)])
+    nameless = failed.pop("", [])
+    found = [_outcome(upload.sop_instance, stored, failed, nameless) for upload in uploads]
+    if all(outcome is None for outcome in found):
+        raise ValueError("the answer tells of none of the instances that were sent")
+    return [outcome or Outcome(stored=False, comment=_NOT_TOLD, named=False) for outcome in found]
 
 
-def _outcome(uid: str, stored: dict[str, Any], failed: dict[str, Any], nameless: list[dict[str, Any]]) -> Outcome:
-    # popped, so that a second copy in the same request gets its own, failed, item
-    if (item := stored.pop(uid, None)) is not None:
-        return Outcome(stored=True, warning=_number(item, _WARNING_REASON))
-    item = failed.get(uid) or (nameless[0] if nameless else None)
-    if item is None:
-        raise ValueError("the answer says nothing of an instance that was sent")
+def _outcome(
+    uid: str, stored: dict[str, list[Any]], failed: dict[str, list[Any]], nameless: list[Any]
+) -> Outcome | None:
+    # taken away, so that a second copy in the same request gets the item of its own
+    if items := stored.get(uid):
+        return Outcome(stored=True, warning=_number(items.pop(0), _WARNING_REASON))
+    items = failed.get(uid) or nameless
+    if not items:
+        return None
+    item = items.pop(0) if len(items) > 1 else items[0]
     findings = [_text(finding, _ERROR_COMMENT) for finding in _items(item, _FAILED_ATTRIBUTES)]
-    return Outcome(stored=False, reason=_number(item, _FAILURE_REASON), comment="; ".join(filter(None, findings)))
+    return Outcome(
+        stored=False,
+        reason=_number(item, _FAILURE_REASON),
+        comment="; ".join(filter(None, findings)),
+        named=items is not nameless,
+    )
+
+
+def _by_uid(items: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found = defaultdict(list)
+    for item in items:
+        found[_text(item, _SOP_INSTANCE)].append(item)
+    return dict(found)
 
 
 def _items(answer: dict[str, Any], tag: str) -> list[dict[str, Any]]:
@@ -122,12 +157,12 @@ def _first(item: dict[str, Any], tag: str) -> Any:
 
 def _text(item: dict[str, Any], tag: str) -> str:
     value = _first(item, tag)
-    return value.strip() if isinstance(value, str) else ""
+    return value.strip(" \0") if isinstance(value, str) else ""
 
 
 def _number(item: dict[str, Any], tag: str) -> int | None:
     value = _first(item, tag)
     try:
         return None if value is None else int(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None

@@ -39,7 +39,7 @@ def _frames(path: Path, numbers: Sequence[int]) -> tuple[str, list[bytes]]:
         syntax = str(dataset.file_meta.TransferSyntaxUID)
         bits, length = _pixel_header(file, syntax)
         count = int(dataset.get("NumberOfFrames") or 1)
-        if not min(numbers) >= 1 or max(numbers) > count:
+        if min(numbers) < 1 or max(numbers) > count:
             raise NoFrame
         if length == _UNDEFINED:
             begin = file.tell()

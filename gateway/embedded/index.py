@@ -44,7 +44,7 @@ _FIRST_UIDS: Final = (UIDS[STUDY], UIDS[SERIES], UIDS[INSTANCE])
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Name one stored instance: its UIDs, its file below the archive's folder and its metadata."""
+    """Name one stored instance: its UIDs, and its file below the archive's folder."""
 
     key: int
     study: str
@@ -52,7 +52,6 @@ class Stored:
     instance: str
     file: str
     transfer_syntax: str
-    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +100,21 @@ class Index:
         where, values = _of(study, series, instance)
         with self._lock:
             rows = self._connection.execute(
-                "SELECT instance.key, study.uid, series.uid, instance.uid, file, transfer_syntax, instance.model"  # noqa: S608
+                "SELECT instance.key, study.uid, series.uid, instance.uid, file, transfer_syntax"  # noqa: S608
                 f" FROM {_JOINS[INSTANCE]} WHERE {where} ORDER BY instance.key",
                 values,
             ).fetchall()
         return [Stored(*row) for row in rows]
+
+    def models(self, keys: Sequence[int]) -> list[str]:
+        """Return the metadata of instances as JSON texts; what was removed meanwhile is left out."""
+        marks = ", ".join("?" * len(keys))
+        with self._lock:
+            rows = self._connection.execute(
+                f"SELECT model FROM instance WHERE key IN ({marks}) ORDER BY key",  # noqa: S608
+                keys,
+            ).fetchall()
+        return [text for (text,) in rows]
 
     def remove(self, study: str, series: str = "", instance: str = "") -> list[str]:
         """Remove a study, series or instance, and what it leaves empty; return the files that are left over."""

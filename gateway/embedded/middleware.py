@@ -15,6 +15,7 @@ class FaultyMiddleware:
         self._switches = switches
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
@@ -27,6 +28,8 @@ class FaultyMiddleware:
         if fault is None and "<" not in query and "%3c" not in query.lower():
             await self._application(scope, receive, send)
             return
+        while (await receive()).get("more_body", False):
+            pass  # a client that still sends would lose the answer to a reset connection
         status, retry_after = fault or (400, None)
         headers = {} if retry_after is None else {"Retry-After": retry_after}
         await Response(status_code=status, headers=headers)(scope, receive, send)

@@ -9,6 +9,7 @@ from typing import Final
 from gateway.translate.multipart import media_type
 
 EXPLICIT: Final = "1.2.840.10008.1.2.1"
+JPEG_2000: Final = "1.2.840.10008.1.2.4.90"
 _PIECE: Final = 1 << 18
 
 
@@ -56,7 +57,7 @@ def choose(values: Sequence[str], *, media: str, single: bool) -> Form:
         syntax = parameters.get("transfer-syntax", EXPLICIT)
         if kind == "*/*" and single:
             forms.append((_quality(parameters), Form(multipart=True, transfer_syntax="*")))
-        elif (multipart or bare) and syntax in {"*", EXPLICIT}:
+        elif (multipart or bare) and syntax in {"*", EXPLICIT, JPEG_2000}:
             forms.append((_quality(parameters), Form(multipart, syntax)))
     if not forms:
         raise NotAcceptable
@@ -76,7 +77,7 @@ def boundary() -> str:
 
 
 def multipart(parts: Iterable[tuple[str, Iterable[bytes]]], mark: str, *, cut: bool = False) -> Iterator[bytes]:
-    """Yield a multipart body of (Content-Type, bytes) pairs; `cut` breaks it off in the last quarter of a part."""
+    """Yield a multipart body of (Content-Type, bytes) pairs; `cut` breaks it off within the first."""
     for content_type, chunks in parts:
         yield f"--{mark}\r\nContent-Type: {content_type}\r\n\r\n".encode()
         for chunk in chunks:

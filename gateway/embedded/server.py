@@ -15,6 +15,7 @@ from gateway.embedded.index import Index
 from gateway.embedded.service import Service
 from gateway.embedded.switches import Switches
 
+_IDLE: Final = 300  # longer than clients keep an idle connection, so that none is closed under a request
 _GRACE: Final = 5
 """Seconds that running requests have to finish when the archive stops."""
 
@@ -78,6 +79,7 @@ class _Server(uvicorn.Server):
                 lifespan="off",
                 timeout_graceful_shutdown=_GRACE,
                 server_header=False,
+                timeout_keep_alive=_IDLE,
             )
         )
         self._up = threading.Event()

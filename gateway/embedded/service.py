@@ -1,11 +1,12 @@
 """Answer the DICOMweb requests of the embedded archive (PS3.18 chapter 10)."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from typing import Any, Final
 
+import structlog
 from anyio import from_thread, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,6 +28,7 @@ from gateway.errors import MultipartError, TranscodingError
 _JSON: Final = "application/dicom+json"
 _DICOM: Final = "application/dicom"
 _PIECE: Final = 1 << 18
+_BATCH: Final = 100
 _LEVELS: Final = (STUDY, SERIES, INSTANCE)
 _SEARCHED: Final = {"studies": STUDY, "series": SERIES, "instances": INSTANCE}
 
@@ -42,30 +44,45 @@ class Service:
 
     def application(self) -> Starlette:
         """Return the ASGI application with all routes, under /v1 and /v2."""
-        study, series = "/studies/{study}", "/studies/{study}/series/{series}"
+        study = "/studies/{study}"
+        series = study + "/series/{series}"
         instance = series + "/instances/{instance}"
-        routes = []
-        for version in ("/v1", "/v2"):
-            for path in ("/studies", study):
-                routes.append(Route(version + path, self.stow, methods=["POST"]))
-            for path in ("/studies", "/series", "/instances", study + "/series", study + "/instances"):
-                routes.append(Route(version + path, self.qido, methods=["GET"]))
-            routes.append(Route(version + series + "/instances", self.qido, methods=["GET"]))
-            for path in (study, series, instance):
-                routes.append(Route(version + path, self.wado, methods=["GET"]))
-                routes.append(Route(version + path, self.delete, methods=["DELETE"]))
-                routes.append(Route(version + path + "/metadata", self.metadata, methods=["GET"]))
-            routes.append(Route(version + instance + "/frames/{frames}", self.frames, methods=["GET"]))
-        application = Starlette(routes=routes)
+        searched = (
+            "/studies",
+            "/series",
+            "/instances",
+            study + "/series",
+            study + "/instances",
+            series + "/instances",
+        )
+        handlers: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
+            ("POST", self.stow, ("/studies", study)),
+            ("GET", self.qido, searched),
+            ("GET", self.wado, (study, series, instance)),
+            ("GET", self.metadata, tuple(path + "/metadata" for path in (study, series, instance))),
+            ("GET", self.frames, (instance + "/frames/{frames}",)),
+            ("DELETE", self.delete, (study, series, instance)),
+        )
+        application = Starlette(
+            routes=[
+                Route(version + path, handler, methods=[method])
+                for version in ("/v1", "/v2")
+                for method, handler, paths in handlers
+                for path in paths
+            ]
+        )
         application.add_middleware(FaultyMiddleware, switches=self._switches)
         return application
 
     async def stow(self, request: Request) -> Response:
         """Store the instances of a request; the body is written down as it arrives."""
-        _need_json(request)
-        study = request.path_params.get("study", "")
-        if study and not is_uid(study):
-            raise HTTPException(400, "the study of the URL is no UID")
+        try:
+            _need_json(request)
+            study = _path(request).get(STUDY, "")
+        except HTTPException:
+            async for _ in request.stream():
+                pass  # a client that still sends would lose the answer to a reset connection
+            raise
         version = request.url.path.split("/")[1]
         base = f"{request.url.scheme}://{request.url.netloc}/{version}"
         result = Result(base, study, strict=version == "v1")
@@ -88,12 +105,18 @@ class Service:
     def _stow(self, content_type: str, body: Iterator[bytes], result: Result) -> Response:
         try:
             self._store.store(content_type, body, result)
-        except MediaTypeError:
-            raise HTTPException(415, "the Content-Type is not supported")
+        except MediaTypeError as error:
+            _drain(body)
+            raise HTTPException(415, "the Content-Type is not supported") from error
         except (RequestError, MultipartError) as error:
-            raise HTTPException(400, str(error))
-        except ClientDisconnect:
-            raise HTTPException(400, "the body was aborted")
+            _drain(body)
+            raise HTTPException(400, str(error)) from error
+        except ClientDisconnect as error:
+            raise HTTPException(400, "the body was aborted") from error
+        except OSError as error:
+            structlog.get_logger().error("embedded_archive_cannot_receive", error=type(error).__name__)
+            _drain(body)
+            raise HTTPException(503, "the archive cannot write") from error
         if result.status() == HTTPStatus.NO_CONTENT:
             return Response(status_code=204)
         return _json(result.model(), result.status())
@@ -109,7 +132,7 @@ class Service:
         try:
             query = parse(request.query_params.multi_items(), levels, [UIDS[one] for one in path])
         except QueryError as error:
-            raise HTTPException(400, str(error))
+            raise HTTPException(400, str(error)) from error
         short = self._switches.short_page
         former = request.url.path.startswith("/v1/")
         found = search.answer(self._index, level, path, query, former=former)
@@ -137,11 +160,13 @@ class Service:
         return self._multipart(parts)
 
     def _transcoded(self, stored: Stored, form: retrieve.Form) -> Response:
+        if form.transfer_syntax != retrieve.EXPLICIT:
+            raise HTTPException(406, "the service does not compress")
         with ExitStack() as stack:
             try:
                 path = stack.enter_context(explicit(self._files.path(stored.file)))
             except TranscodingError as error:
-                raise HTTPException(406, str(error))
+                raise HTTPException(406, str(error)) from error
             held = stack.pop_all()
 
         def chunks() -> Iterator[bytes]:
@@ -165,10 +190,10 @@ class Service:
         path = self._files.path(found[0].file)
         try:
             syntax, read = read_frames(path, [int(text) for text in texts], form.transfer_syntax)
-        except NoFrame:
-            raise HTTPException(404, "there is no such frame")
+        except NoFrame as error:
+            raise HTTPException(404, "there is no such frame") from error
         except TranscodingError as error:
-            raise HTTPException(406, str(error))
+            raise HTTPException(406, str(error)) from error
         if not form.multipart:
             return Response(read[0], media_type=_typed(syntax, media))
         return self._multipart((_typed(syntax, media), iter([frame])) for frame in read)
@@ -181,8 +206,17 @@ class Service:
         tag = str(newest) if "instance" in request.path_params else f"{newest}-{len(found)}"
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304)
-        body = "[" + ",".join(one.model for one in found) + "]"
-        return Response(body, media_type=_JSON, headers={"ETag": tag})
+        return StreamingResponse(self._models(found), media_type=_JSON, headers={"ETag": tag})
+
+    def _models(self, found: Sequence[Stored]) -> Iterator[str]:
+        """Yield the JSON array of the instances' metadata, some at a time."""
+        comma = "["
+        for at in range(0, len(found), _BATCH):
+            models = self._index.models([one.key for one in found[at : at + _BATCH]])
+            if models:
+                yield comma + ",".join(models)
+                comma = ","
+        yield "]" if comma == "," else "[]"
 
     def delete(self, request: Request) -> Response:
         """Delete a study, series or instance at once."""
@@ -210,7 +244,7 @@ class Service:
 
 
 def _path(request: Request) -> dict[str, str]:
-    path = {level: request.path_params[level] for level in _LEVELS if level in request.path_params}
+    path: dict[str, str] = {level: request.path_params[level] for level in _LEVELS if level in request.path_params}
     if not all(is_uid(uid) for uid in path.values()):
         raise HTTPException(400, "the URL has a malformed UID")
     return path
@@ -226,6 +260,13 @@ def _form(request: Request, *, media: str, single: bool) -> retrieve.Form:
         return retrieve.choose(request.headers.getlist("accept"), media=media, single=single)
     except retrieve.NotAcceptable as error:
         raise HTTPException(406, "") from error
+
+
+def _drain(body: Iterator[bytes]) -> None:
+    """Read what the client still sends; it would lose the answer to a reset connection."""
+    with suppress(ClientDisconnect):  # then nobody waits for the answer
+        for _ in body:
+            pass
 
 
 def _typed(syntax: str, media: str = _DICOM) -> str:

@@ -1,19 +1,21 @@
 """Judge and store the instances of a STOW-RS request, and say what became of each (PS3.18 10.5)."""
 
+import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydicom import Dataset, config, dcmread
+import structlog
+from pydicom import dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import ImplicitVRLittleEndian
 
 from gateway.embedded.files import Files
 from gateway.embedded.index import Index
 from gateway.embedded.query import is_uid
-from gateway.embedded.switches import Switches
+from gateway.embedded.switches import BEING_CREATED, NOT_NOW, Switches
 from gateway.errors import DataSetError
 from gateway.translate.dicom_json import from_dataset
 from gateway.translate.multipart import boundary_of, media_type, split
@@ -21,7 +23,6 @@ from gateway.translate.part10 import read_file_meta
 
 _INVALID: Final = 43264
 _DUPLICATE: Final = 45070
-_BEING_CREATED: Final = 45071
 _IMPLICIT: Final = 45063
 _DICOM: Final = "application/dicom"
 _UIDS: Final = ("0020000D", "0020000E", "00080018", "00080016")
@@ -115,7 +116,7 @@ class Store:
         received: list[Path] = []
         try:
             for part in _parts(content_type, body):
-                received.append(self._files.receive(part))
+                received.append(self._files.receive(part))  # noqa: PERF401 - the list must grow as files do
             result.parts = len(received)
             for path in received:
                 self._take(path, result)
@@ -134,7 +135,11 @@ class Store:
         if complaint or reason:
             result.failed.append(_failure(read.reference(), _INVALID if complaint else reason or 0, complaint))
             return
-        reason = self._keep(path, read)
+        try:
+            reason = self._keep(path, read)
+        except (OSError, sqlite3.Error) as error:
+            structlog.get_logger().error("embedded_archive_cannot_store", error=type(error).__name__)
+            reason = NOT_NOW
         if reason:
             result.failed.append(_failure(read.reference(), reason))
         else:
@@ -145,7 +150,7 @@ class Store:
         uids = (read.study, read.series, read.instance)
         with self._lock:
             if uids in self._creating:
-                return _BEING_CREATED
+                return BEING_CREATED
             self._creating.add(uids)
         try:
             if self._index.holds(*uids):
@@ -191,14 +196,9 @@ def _unless_empty(body: Iterable[bytes], boundary: str) -> Iterator[bytes]:
 def _read(path: Path) -> _Read:
     with path.open("rb") as file:
         syntax = read_file_meta(file).transfer_syntax
-    with config.disable_value_validation():
-        model = from_dataset(_attributes(path), bulk=False)
+    model = from_dataset(dcmread(path, stop_before_pixels=True, force=True), bulk=False)
     study, series, instance, sop_class = (_only(model, tag) for tag in _UIDS)
     return _Read(syntax, study, series, instance, sop_class, model)
-
-
-def _attributes(path: Path) -> Dataset:
-    return dcmread(path, stop_before_pixels=True, force=True)
 
 
 def _only(model: dict[str, Any], tag: str) -> str:

@@ -35,7 +35,8 @@ VRS: Final = TEXT_VRS | BULK_VRS | INTEGERS.keys() | {"AT", "FD", "FL", "SQ"}
 
 _TAG = re.compile(r"[0-9A-Fa-f]{8}\Z")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}\Z")
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
+DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\Z")
+"""A DS value without padding (PS3.5 6.2)."""
 _NOT_FINITE = {
     "nan": math.nan,
     "inf": math.inf,
@@ -187,7 +188,7 @@ def decimal_string(value: object) -> str:
         return ""
     if isinstance(value, str):
         value = value.strip()
-        if not value or (len(value) <= 16 and _DECIMAL.match(value)):
+        if not value or (len(value) <= 16 and DECIMAL.match(value)):
             return value
     number = _number(value)
     if not math.isfinite(number):
@@ -207,7 +208,7 @@ def _number(value: object) -> float:
         value = value.strip()
         if value.lower() in _NOT_FINITE:
             return _NOT_FINITE[value.lower()]
-        if not _DECIMAL.match(value):
+        if not DECIMAL.match(value):
             raise _MalformedError
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _MalformedError
@@ -284,7 +285,7 @@ def _write_number(value: str) -> int | float | str | None:
     text = value.strip()
     if _INTEGER.match(text):
         return int(text)
-    if not _DECIMAL.match(text):
+    if not DECIMAL.match(text):
         return value or None
     number = float(text)
     return number if math.isfinite(number) else value

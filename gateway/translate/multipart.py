@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gateway.errors import MultipartError
 
 _LONGEST_HEADERS = 16_384
+_LONGEST_EPILOGUE = 65_536
 _LONGEST_BOUNDARY = 70  # RFC 2046 5.1.1, and a little mercy below
 
 
@@ -44,8 +45,9 @@ def boundary_of(content_type: str) -> str:
 def split(chunks: Iterable[bytes], boundary: str) -> Iterator[Part]:
     """Yield the parts of a body given in chunks of any size.
 
-    A part's body is to be consumed before the next part; what is left of it is passed over. Raises
-    MultipartError when the framing is broken or the closing boundary does not come.
+    A part's body is to be consumed before the next part; what is left of it is passed over. The chunks are
+    read to their end, so that a connection they come from can be used again. Raises MultipartError when the
+    framing is broken or the closing boundary does not come.
     """
     reader = _Reader(chunks, b"\r\n--" + boundary.encode("ascii"))
     reader.preamble()
@@ -54,6 +56,7 @@ def split(chunks: Iterable[bytes], boundary: str) -> Iterator[Part]:
         yield Part(reader.headers(), body)
         for _ in body:
             pass
+    reader.epilogue()
 
 
 class _Reader:
@@ -68,6 +71,14 @@ class _Reader:
         """Go behind the first boundary."""
         for _ in self.body():
             pass
+
+    def epilogue(self) -> None:
+        """Pass over what follows the closing boundary; RFC 2046 5.1.1 has it ignored, so it is never long."""
+        passed = 0
+        for chunk in self._chunks:
+            passed += len(chunk)
+            if passed > _LONGEST_EPILOGUE:
+                raise MultipartError("the body goes on behind its closing boundary")
 
     def at_part(self) -> bool:
         """Say whether a part follows the boundary just passed, or the body has ended."""

@@ -20,6 +20,7 @@ _LONGEST_UID = 64
 _META = {0x00020002: "sop_class", 0x00020003: "sop_instance", 0x00020010: "transfer_syntax"}
 _IDENTITY = {0x00080016: "sop_class", 0x00080018: "sop_instance", 0x0020000D: "study", 0x0020000E: "series"}
 _LAST = 0x0020000E
+_IMPLICIT_OF_GE = "1.2.840.113619.5.2"  # implicit VR with pixels in big endian
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def read_identity(stream: BinaryIO, transfer_syntax: str) -> Identity:
     syntax = UID(transfer_syntax)
     deflated = syntax.is_transfer_syntax and syntax.is_deflated
     reader = Reader(Inflated(stream), None) if deflated else Reader(stream, stream)
-    end = None if deflated else os.fstat(stream.fileno()).st_size
+    end = None if deflated else _end(stream)
     found: dict[str, str] = {}
     level, passed = 0, False
     try:
@@ -110,9 +111,18 @@ def read_identity(stream: BinaryIO, transfer_syntax: str) -> Identity:
     return Identity(**found)
 
 
+def _end(stream: BinaryIO) -> int:
+    position = stream.tell()
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(position)
+    return end
+
+
 def _encoding(syntax: UID) -> Encoding:
+    if syntax == _IMPLICIT_OF_GE:
+        return IMPLICIT
     if not syntax.is_transfer_syntax:
-        return EXPLICIT  # a private one: all that are known are explicit (PS3.5 10)
+        return EXPLICIT  # of another maker, or younger than the dictionary: as all but the oldest are
     if syntax.is_implicit_VR:
         return IMPLICIT
     return EXPLICIT if syntax.is_little_endian else BIG_ENDIAN

@@ -205,14 +205,18 @@ def _upper_uids(identifier: Dataset, model: Model, level: str, *, relational: bo
     levels = LEVELS[model]
     for above in levels[: levels.index(level)]:
         keyword = UNIQUE_KEYS[above]
-        found = values(identifier.get(tag_for_keyword(keyword)))
+        found = _values(identifier, keyword)
         single = len(found) == 1 and not (above == "PATIENT" and re.search(r"[*?]", found[0]))
         if not single and not relational:
             raise IdentifierError(keyword, "needs one value at this level")
     uids = {}
     for name in ("STUDY", "SERIES", "IMAGE"):
-        uids[name] = values(identifier.get(tag_for_keyword(UNIQUE_KEYS[name])))
+        uids[name] = _values(identifier, UNIQUE_KEYS[name])
     return uids
+
+
+def _values(identifier: Dataset, keyword: str) -> list[str]:
+    return values(identifier[keyword]) if keyword in identifier else []
 
 
 def _is_key(element: DataElement) -> bool:

@@ -1,4 +1,4 @@
-"""What an answer to STOW-RS means for an instance: one table, reason or failure -> what becomes of it, C-STORE status.
+"""What an answer to STOW-RS means for an instance: reason or failure -> what becomes of it, and the C-STORE status.
 
 The statuses are those of PS3.4 B.2.3; reasons outside its ranges never reach a peer, least of all those that look
 like a warning of C-STORE (45070 is B00EH).

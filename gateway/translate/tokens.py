@@ -71,7 +71,7 @@ def tokens(reader: Reader, encoding: Encoding) -> Iterator[Token]:
                 raise DataSetError("a delimiter stands where none belongs")
         elif token.kind in (Kind.ITEM, Kind.SEQUENCE):
             levels.append(_opened(token))
-            if len(levels) > 2 * NESTING:
+            if len(levels) > 2 * NESTING + 1:
                 raise DataSetError(f"sequences are nested more than {NESTING} deep")
         else:
             _skip_value(token, reader)

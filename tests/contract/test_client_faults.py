@@ -89,7 +89,7 @@ def test_the_outcome_is_read_per_instance_whatever_the_status(status: int, tmp_p
     uploads = [upload(tmp_path, uid) for uid in ("1.3", "1.2", "1.1")]
     with scripted(Answer(status, JSON, body)) as server, client(server.url) as archive:
         assert archive.store(uploads) == [
-            Outcome(stored=False, reason=43264),
+            Outcome(stored=False, reason=43264, named=False),
             Outcome(stored=False, reason=45070),
             Outcome(stored=True),
         ]
@@ -117,9 +117,9 @@ def test_a_repeated_request_has_its_whole_body_again(tmp_path: Path) -> None:
     token.write_text("old")
 
     class Renewing(TokenFile):
-        def renew(self) -> bool:
+        def renew(self, refused: str) -> bool:
             token.write_text("new")
-            return super().renew()
+            return super().renew(refused)
 
     with (
         scripted(Answer(401), Answer(200, JSON, stow((UID,)))) as server,
@@ -148,13 +148,14 @@ def test_a_search_pages_until_nothing_comes_and_a_short_page_is_not_the_last() -
         paths = [request.path for request in server.requests]
     assert [len(found) for found in pages] == [2, 1, 2]
     assert paths[0] == "/v2/studies?PatientID=a%20b&includefield=00100010,00100020&limit=100&offset=0"
-    assert [path.rpartition("offset=")[2] for path in paths] == ["0", "100", "200", "300"]
+    assert [path.rpartition("offset=")[2] for path in paths] == ["0", "2", "3", "5"]
 
 
 def test_an_archive_that_repeats_its_only_page_is_not_asked_for_ever() -> None:
     answer = Answer(200, JSON, b'[{"0020000D": {"vr": "UI", "Value": ["1.1"]}}]')
-    with scripted(answer, answer) as server, client(server.url) as archive:
+    with scripted(answer) as server, client(server.url) as archive:
         assert len(list(archive.search("studies", []))) == 1
+        assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"a": 1}', b"[1]", b""])

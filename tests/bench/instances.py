@@ -1,0 +1,121 @@
+"""Make synthetic CT instances, encoded once as C-STORE PDUs: a prefix of their own and a tail that all share."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from bench import wire
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+SOP_CLASS = "1.2.840.10008.5.1.4.1.1.2"  # CT Image Storage
+_ROOT = "1.2.826.0.1.3680043.8.498"
+_SERIES = 100  # instances in a series
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A number of instances of `size` bytes, even and at least 1,024, unique by `run`, spread over `studies`.
+
+    The data sets differ in UIDs and numbers of fixed length only, so that each is a prefix and a common tail.
+    """
+
+    run: int
+    count: int
+    size: int
+    studies: int = 1
+    date: str = "20240101"
+    max_pdu: int = 16_384
+
+    @property
+    def study(self) -> str:
+        """Give the first study's UID."""
+        return self._uid(1, 0)
+
+    @property
+    def megabytes(self) -> float:
+        """Give the size of all data sets in 10^6 bytes."""
+        return self.count * self.size / 1e6
+
+    @cached_property
+    def prefixes(self) -> list[bytes]:
+        """Give each instance's command set and the first PDU of its data set."""
+        return [self._prefix(number) for number in range(self.count)]
+
+    @cached_property
+    def tail(self) -> bytes:
+        """Give the PDUs behind the first."""
+        return wire.p_data(1, bytes(max(0, self.size - self._room)), self.max_pdu, is_command=False)
+
+    @property
+    def _room(self) -> int:
+        return self.max_pdu - 6
+
+    def _prefix(self, number: int) -> bytes:
+        header = self._header(number)
+        first = header + bytes(min(self.size, self._room) - len(header))
+        command = wire.command(
+            wire.C_STORE,
+            number % 65_535 + 1,
+            SOP_CLASS,
+            wire.element(0x1000, wire.uid(self._uid(3, number))),
+        )
+        return wire.p_data(1, command, self.max_pdu, is_command=True) + wire.p_data(
+            1, first, self.max_pdu, is_command=False, is_last=self.size <= self._room
+        )
+
+    def _header(self, number: int) -> bytes:
+        """Encode everything before the value of Pixel Data."""
+        study = number % self.studies
+        dataset = Dataset()
+        dataset.SOPClassUID, dataset.SOPInstanceUID = SOP_CLASS, self._uid(3, number)
+        dataset.StudyDate, dataset.StudyTime = self.date, "120000"
+        dataset.AccessionNumber = f"A{study:08}"
+        dataset.Modality, dataset.StudyDescription = "CT", "Benchmark"
+        dataset.PatientName, dataset.PatientID = f"Bench^{study:08}", f"P{study:08}"
+        dataset.StudyInstanceUID = self._uid(1, study)
+        dataset.SeriesInstanceUID = self._uid(2, study * 1_000 + number // self.studies // _SERIES)
+        dataset.SeriesNumber, dataset.InstanceNumber = 1, f"{number + 1:08}"
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+        dataset.PixelRepresentation, dataset.Rows, dataset.Columns = 0, 512, 512
+        encoded = encode(dataset)
+        pixels = self.size - len(encoded) - 12
+        return encoded + b"\xe0\x7f\x10\x00OW\0\0" + pixels.to_bytes(4, "little")
+
+    def _uid(self, kind: int, number: int) -> str:
+        return f"{_ROOT}.{kind}.{1_000_000 + self.run}.{100_000_000 + number}"
+
+
+def encode(dataset: Dataset) -> bytes:
+    """Encode a data set in Explicit VR Little Endian."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
+
+
+def study_of(batch: Batch) -> bytes:
+    """Encode the identifier that retrieves a batch's first study."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "STUDY", batch.study
+    return encode(identifier)
+
+
+def studies_of(date: str) -> bytes:
+    """Encode the identifier that finds a day's studies, with the keys of a usual study list."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyDate = "STUDY", date
+    for keyword in (
+        "StudyTime",
+        "AccessionNumber",
+        "ModalitiesInStudy",
+        "StudyDescription",
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "StudyInstanceUID",
+        "NumberOfStudyRelatedInstances",
+    ):
+        setattr(identifier, keyword, None)
+    return encode(identifier)
