@@ -26,6 +26,7 @@ class Sample:
     study: str
     series: str
     complete: bool
+    has_patient_id: bool
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ def _sample(path: Path, dataset: FileDataset) -> Sample | None:
         return None
     uids = [str(dataset.get(keyword) or "") for keyword in _UIDS]
     complete = all(map(_UID.fullmatch, uids)) and uids[:2] == named
-    return Sample(path, named[0], named[1], syntax, uids[2], uids[3], complete)
+    return Sample(path, named[0], named[1], syntax, uids[2], uids[3], complete, complete and "PatientID" in dataset)
 
 
 def _renamed(path: Path, uid: str, folder: Path, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""A real HTTP server on a socket that answers from a script, the last answer again and again, and keeps the requests."""
+"""A real HTTP server on a socket: it answers from a script and remembers what it was sent."""
 
 import threading
 from collections.abc import Iterator
