@@ -24,7 +24,11 @@ __all__ = ["Client", "InstanceStream", "Outcome", "Upload"]
 
 _JSON = "application/dicom+json"
 _UID = re.compile(r"[0-9][0-9.]{0,63}")  # a digit first: `..` would climb the path
-_RESOURCE = re.compile(r"(studies(/UID/series(/UID)?)?/)?(studies|series|instances)".replace("UID", _UID.pattern))
+_RESOURCE = re.compile(
+    "studies|series|instances|studies/UID/(series|instances)|studies/UID/series/UID/instances".replace(
+        "UID", _UID.pattern
+    )
+)
 _NOT_VISIBLE = re.compile(r"[^\x21-\x7e]")
 _SAFE = "-._~,:@!$'()*/"  # literal in a query (RFC 3986 3.4), so that plain servers understand them
 _ANSWERS = (200, 202, 400, 409)  # to STOW-RS; Orthanc's 400 too says what it stored before the part it refuses
@@ -168,7 +172,7 @@ class Client:
         """Retrieve frames by their numbers, from 1, as they are stored (PS3.18 10.4.1.1.4)."""
         numbers = ",".join(str(number) for number in frames)
         accept = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
-        path = f"{self._path(study, series, instance)}/frames/{numbers}"
+        path = f"{self._path(study, series, self._uid(instance))}/frames/{numbers}"
         headers = {"Accept": accept, **_AS_IT_IS}
         with closing(patiently(lambda: self._checked(path, headers))) as response:
             return [b"".join(stream.chunks) for stream in self._instances(response)]

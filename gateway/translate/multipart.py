@@ -1,5 +1,6 @@
 """Take multipart/related bodies apart as they arrive, in bounded memory (RFC 2046 5.1, RFC 2387)."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from gateway.errors import MultipartError
 
 _LONGEST_HEADERS = 16_384
 _LONGEST_EPILOGUE = 65_536
+_FOLD = re.compile(rb"\r\n[ \t]+")  # a header that goes on in the next line (RFC 5322 2.2.3)
 _LONGEST_BOUNDARY = 70  # RFC 2046 5.1.1, and a little mercy below
 
 
@@ -85,19 +87,19 @@ class _Reader:
         self._need(2)
         if self._buffer.startswith(b"--"):
             return False
-        line, _, self._buffer = self._until(b"\r\n").partition(b"\r\n")
-        if line.strip(b" \t"):
+        if self._line(b"\r\n").strip(b" \t"):
             raise MultipartError("a boundary line goes on with something else")
         return True
 
     def headers(self) -> dict[str, str]:
         """Read the header block of a part."""
-        if self._buffer.startswith(b"\r\n") or (len(self._buffer) < 2 and self._starts_empty()):
+        self._need(2)
+        if self._buffer.startswith(b"\r\n"):
             self._buffer = self._buffer[2:]
             return {}
-        block, _, self._buffer = self._until(b"\r\n\r\n").partition(b"\r\n\r\n")
+        block = self._line(b"\r\n\r\n")
         headers = {}
-        for line in block.split(b"\r\n"):
+        for line in _FOLD.sub(b" ", block).split(b"\r\n"):
             name, colon, value = line.partition(b":")
             if not colon:
                 raise MultipartError("a part's header line has no colon")
@@ -117,16 +119,14 @@ class _Reader:
             yield self._buffer[:found]
         self._buffer = self._buffer[found + len(self._delimiter) :]
 
-    def _starts_empty(self) -> bool:
-        self._need(2)
-        return self._buffer.startswith(b"\r\n")
-
-    def _until(self, mark: bytes) -> bytes:
-        while mark not in self._buffer:
-            if len(self._buffer) > _LONGEST_HEADERS:
-                raise MultipartError("a part's headers are too long")
+    def _line(self, end: bytes) -> bytes:
+        """Take what comes before `end`, and go behind it."""
+        while (found := self._buffer.find(end)) < 0 and len(self._buffer) < _LONGEST_HEADERS + len(end):
             self._more()
-        return self._buffer
+        if not 0 <= found <= _LONGEST_HEADERS:
+            raise MultipartError("a part's headers are too long")
+        taken, self._buffer = self._buffer[:found], self._buffer[found + len(end) :]
+        return taken
 
     def _need(self, count: int) -> None:
         while len(self._buffer) < count:

@@ -83,4 +83,4 @@ def test_a_destination_that_takes_implicit_vr_only_gets_the_same_elements(gatewa
 def standard(dataset):
     """Give the standard's elements as text: a private one has lost its VR on the way, as it must."""
     dataset.remove_private_tags()
-    return str(dataset)
+    return "\n".join(map(str, dataset))
