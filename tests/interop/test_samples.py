@@ -18,10 +18,16 @@ def send(gateway, samples):
     statuses = {}
     for one in samples:
         context = 2 * pairs.index((one.sop_class, one.syntax)) + 1
-        arguments = (connection, context, one.sop_class, one.sop_instance, data_set(one.path))
+        arguments = (connection, context, one.sop_class, one.sop_instance, on_the_wire(one))
         statuses[one] = wire.store(*arguments) if context in connection.accepted else None
     wire.release(connection)
     return statuses
+
+
+def on_the_wire(one):
+    """Give a sample's data set, padded to even length: one deflated file is not (PS3.5 A.5)."""
+    content = data_set(one.path)
+    return content + bytes(len(content) % 2)
 
 
 def move(gateway, receiver, samples):
@@ -63,7 +69,7 @@ def test_every_sample_comes_back_byte_for_byte_or_is_refused(gateway, receiver, 
     assert received.keys() == {one.sop_instance for one in taken}
     # Azure's rules want Patient ID, so that the gateway adds it, empty, where the profile says so
     same = [one for one in taken if one.has_patient_id or archive == "orthanc"]
-    assert [one.path.name for one in same if received[one.sop_instance] != data_set(one.path)] == []
+    assert [one.path.name for one in same if received[one.sop_instance] != on_the_wire(one)] == []
 
 
 def test_a_destination_that_takes_implicit_vr_only_gets_the_same_elements(gateway, receivers, samples):
@@ -81,6 +87,9 @@ def test_a_destination_that_takes_implicit_vr_only_gets_the_same_elements(gatewa
 
 
 def standard(dataset):
-    """Give the standard's elements as text: a private one has lost its VR on the way, as it must."""
+    """Give the values of the standard's elements, but sequences and group lengths, which encoding changes.
+
+    Values, not VRs: private elements lose theirs on the way, and Pixel Data becomes OW.
+    """
     dataset.remove_private_tags()
-    return "\n".join(map(str, dataset))
+    return {element.tag: element.value for element in dataset if element.VR != "SQ" and element.tag.element}

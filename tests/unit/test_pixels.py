@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from codestreams import HTJ2K_COLOUR, HTJ2K_GREY, HTJ2K_LOSSY, lossless_jpeg, rle
 from conversion import BIG, EXPLICIT, IMPLICIT, converted, data_set_converted, differences, readable_files, written
 from data import encoded, save
 from dcmtk import run
@@ -12,7 +13,6 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.pixels import get_decoder, pixel_array
-from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -40,26 +40,6 @@ LOSSLESS = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLE
 PIXELS = ("/(0028,0004)", "/(0028,0006)", "/(7FE0,0010)")
 # Derivation Description, which DCMTK's encoders write
 DERIVED = ("/(0008,2111)",)
-# 16 x 12 pixels, encoded with OpenJPH: grey x * x * 13 + y * 97 modulo 4,096 in 12 bits, without and with
-# loss; and colours 16 x, 20 y, x * y modulo 256 without loss, by way of YBR_RCT.
-HTJ2K_GREY = """
-/0//UQApQAAAAAAQAAAADAAAAAAAAAAAAAAAEAAAAAwAAAAAAAAAAAABCwEB/1AACAACAAAAB/9SAAwAAgABAAIEBEAB/1wACiBweHh4cHB4
-/2QAFgABT3BlbkpQSCBWZXIgMC45LjAu/5AACgAAAAAAmAAB/5PAAWwAP3DTn365v7n1AAQWnCEIGp4G2ZCgAzcAwAC1IABVgOf5fJ5xBoII
-ns8zEPwM/mOIsbcAsmXLlv3AMYG+tgDAAXYQAFogmXNmZmZmZsgAD17mnJmZmZkZMsCDlzlnZmZmZoYM8OD9AGdr9ZfO1+suISxqMb8AwEAg
-EAgEAvoIQHv2IQHsugD/2Q==
-"""
-HTJ2K_LOSSY = """
-/0//UQApQAAAAAAQAAAADAAAAAAAAAAAAAAAEAAAAAwAAAAAAAAAAAABCwEB/1AACAACAAAAJP9SAAwAAgABAAIEBEAA/1wAESJv5mA1YDVg
-eFgaWBpnv/9kABYAAU9wZW5KUEggVmVyIDAuOS4wLv+QAAoAAAAAAH4AAf+TwALYK0/mxD5ZOxb9AR+lZgLa5tUG2ZCAAbcAwAVkAFoAd+5Y
-snSHpYcxArUAYIMNNtiuLpfrDk9zJNC3AMALSgBbYKEQiRQKkUihEIn05wSUkIK3AAgAAI55mMcc85hjHnPMHQAAp0wAApu+teo9AP/Z
-"""
-HTJ2K_COLOUR = """
-/0//UQAvQAAAAAAQAAAADAAAAAAAAAAAAAAAEAAAAAwAAAAAAAAAAAADBwEBBwEBBwEB/1AACAACAAAABP9SAAwAAgABAQIEBEAB/1wACiBY
-YGBgWFhg/2QAFgABT3BlbkpQSCBWZXIgMC45LjAu/5AACgAAAAABBAAB/5PAC0j/V9+H33cTm44YxALOAADRtwDACvCf/xevGtHs+yvc4ICe
-dwDAC0gfvw9/L0j4quqq7hW/hABEtwDABPABUwASAED4mWrCdQAsTOPAAAG+tgD+4CMAwAVEAFVABOAgAPmgR/JVANfi/P3AAIG+tgAA+oBN
-a+UAwAVMAFUAhmH8oCIwgnYA2Ww2+8AQgb62AMAKiAFZABMACojn08nidgBSiMwQ+nJ798nsuADw+gpSxQDACogBWwASgCyX59HSP9YA5/i9
-+f77J79wQey4AP79AEQAwAqoAWgA7u7u54Cnp8J3AOc555xz/voAAHv2AAHsugD/2Q==
-"""
 
 
 @pytest.fixture(scope="module")
@@ -182,22 +162,6 @@ def pixels(shape, *, bits=8):
     return np.random.default_rng(1).integers(0, 1 << bits, shape).astype(f"u{bits // 8}")
 
 
-def rle(frame):
-    samples = frame.shape[2] if frame.ndim == 3 else 1
-    return RLELosslessEncoder.encode(
-        frame,
-        rows=frame.shape[0],
-        columns=frame.shape[1],
-        samples_per_pixel=samples,
-        number_of_frames=1,
-        bits_allocated=frame.itemsize * 8,
-        bits_stored=frame.itemsize * 8,
-        pixel_representation=0,
-        photometric_interpretation="RGB" if samples == 3 else "MONOCHROME2",
-        planar_configuration=0,
-    )
-
-
 def with_pixels(dataset, value):
     dataset.PixelData = value
     dataset["PixelData"].VR = "OB"
@@ -230,6 +194,20 @@ def test_high_throughput_jpeg_2000_in_colour_is_decoded(tmp_path):
     assert result.PhotometricInterpretation == "RGB"
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("allocated", "stored"), [(8, 8), (16, 8), (16, 12), (16, 16)])
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+def test_samples_coded_in_no_more_bits_than_they_have_keep_their_sign(
+    noise, tmp_path, syntax, allocated, stored, signed
+):
+    original = noise(allocated, stored, signed=signed)
+    dataset = dcmread(original)
+    codestream = lossless_jpeg(dataset.pixel_array.astype(int) % (1 << stored), stored)
+    with_pixels(dataset, encapsulate([codestream]))
+    compressed = save(dataset, tmp_path / "compressed.dcm", syntax).path
+    assert differences(original, converted(compressed, EXPLICIT)) == set()
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_encapsulated_uncompressed_frames_are_unwrapped(tmp_path, bits):
     frames = pixels((3, 3, 5), bits=bits)
@@ -237,6 +215,19 @@ def test_encapsulated_uncompressed_frames_are_unwrapped(tmp_path, bits):
     source = save(dataset, tmp_path / "wrapped.dcm", ENCAPSULATED_UNCOMPRESSED).path
     for target in (EXPLICIT, BIG):
         assert np.array_equal(dcmread(converted(source, target)).pixel_array, frames)
+
+
+def test_pixels_that_were_subsampled_are_called_so_only_while_they_are(tmp_path):
+    dataset = described(1, 4, 6, samples=3)
+    dataset.PhotometricInterpretation = "YBR_FULL_422"
+    whole, halved = pixels((4, 6, 3)), pixels(4 * 6 * 2)
+    decoded = save(with_pixels(dataset, encapsulate([rle(whole)])), tmp_path / "rle.dcm", RLELossless).path
+    result = dcmread(converted(decoded, EXPLICIT))
+    assert (result.PhotometricInterpretation, result.PixelData) == ("YBR_FULL", whole.tobytes())
+    with_pixels(dataset, encapsulate([halved.tobytes() + b"padding!"]))
+    unwrapped = save(dataset, tmp_path / "wrapped.dcm", ENCAPSULATED_UNCOMPRESSED).path
+    result = dcmread(converted(unwrapped, EXPLICIT))
+    assert (result.PhotometricInterpretation, result.PixelData) == ("YBR_FULL_422", halved.tobytes())
 
 
 def test_a_frame_in_several_fragments_without_offset_table_is_one_frame(tmp_path):
@@ -334,6 +325,13 @@ def test_pixels_that_cannot_be_decoded_are_an_error_that_says_why(tmp_path, chan
         converted(source, EXPLICIT)
     assert "Secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_encapsulated_pixels_without_an_end_are_an_error(tmp_path):
+    source = save(broken_pixels(), tmp_path / "whole.dcm", RLELossless).path
+    source.write_bytes(source.read_bytes().removesuffix(b"\xfe\xff\xdd\xe0\0\0\0\0"))
+    with pytest.raises(TranscodingError, match="no end"):
+        converted(source, EXPLICIT)
 
 
 def test_pixels_encapsulated_in_a_native_syntax_are_an_error():

@@ -1,0 +1,437 @@
+import hashlib
+import multiprocessing
+import os
+import resource
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from spooled import arrival, content, data_set, put, receive
+
+from gateway.errors import ConfigError, DataSetError, SpoolBroken, SpoolFull
+from gateway.outbox import FILE_LOST, Entry, Limits, Outbox, Receipt, State
+from gateway.outbox.journal import Journal
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path, clock: Clock) -> Iterator[Outbox]:
+    with Outbox(tmp_path, Limits(high_water=1), clock=clock) as opened:
+        yield opened
+
+
+def claim(outbox: Outbox, count: int = 100, archive: str = "main", lease: float = 60) -> list[Entry]:
+    return outbox.claim(archive, count=count, max_bytes=10**9, lease=lease)
+
+
+def state(outbox: Outbox) -> list[State]:
+    return [entry.state for entry in outbox.entries()]
+
+
+def test_what_was_put_is_claimed_with_its_bytes(outbox: Outbox) -> None:
+    data = content("a", 300_001)
+    assert put(outbox, arrival(), data) is Receipt.QUEUED
+    (entry,) = claim(outbox)
+    assert data_set(entry.path) == data
+    assert entry.size == entry.path.stat().st_size
+    assert entry.digest == hashlib.sha256(data).digest()
+    assert (entry.peer, entry.called, entry.archive, entry.attempts) == ("CT01", "GATEWAY", "main", 1)
+
+
+def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox: Outbox) -> None:
+    data = content("many", 5000)
+    with receive(outbox, arrival(), b"xy") as incoming:
+        incoming.write(*(memoryview(data)[at : at + 1] for at in range(len(data))))
+        outbox.commit(incoming, arrival())
+    (entry,) = claim(outbox)
+    assert data_set(entry.path) == b"xy" + data
+    assert entry.digest == hashlib.sha256(b"xy" + data).digest()
+
+
+def test_an_empty_data_set_is_never_acknowledged(outbox: Outbox, tmp_path: Path) -> None:
+    with receive(outbox, arrival(), b"") as incoming, pytest.raises(DataSetError):
+        outbox.commit(incoming, arrival())
+    assert list(outbox.entries()) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_what_is_not_committed_leaves_nothing(outbox: Outbox, tmp_path: Path) -> None:
+    with receive(outbox, arrival(), b"half"):
+        pass
+    incoming = receive(outbox, arrival(), b"half")
+    incoming.discard()
+    incoming.discard()
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_delivered_instance_leaves_the_disk_but_answers_for_a_repeat_for_a_while(
+    outbox: Outbox, tmp_path: Path, clock: Clock
+) -> None:
+    put(outbox, arrival(), b"image")
+    outbox.done([entry.id for entry in claim(outbox)])
+    assert list(tmp_path.glob("*.dcm")) == []
+    clock.now += 3599
+    assert put(outbox, arrival(), b"image") is Receipt.DUPLICATE
+    clock.now += 1
+    assert put(outbox, arrival(), b"image") is Receipt.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("policy", "receipt", "kept"),
+    [
+        ("keep", Receipt.KEPT, b"first"),
+        ("reject", Receipt.REJECTED, b"first"),
+        ("replace", Receipt.REPLACED, b"other"),
+    ],
+)
+def test_another_object_under_the_same_uids_is_handled_by_policy(
+    outbox: Outbox, tmp_path: Path, policy: str, receipt: Receipt, kept: bytes
+) -> None:
+    put(outbox, arrival(), b"first")
+    assert put(outbox, arrival(), b"other", policy) is receipt  # type: ignore[arg-type]
+    (entry,) = claim(outbox)
+    assert data_set(entry.path) == kept
+    assert not entry.replaces
+    assert len(list(tmp_path.glob("*.dcm"))) == 1
+
+
+def test_the_same_uid_in_another_series_study_or_archive_is_another_instance(outbox: Outbox) -> None:
+    assert put(outbox, arrival("1.1", study="1.2"), b"x") is Receipt.QUEUED
+    assert put(outbox, arrival("1.1", study="1.3"), b"x") is Receipt.QUEUED
+    assert put(outbox, arrival("1.1", study="1.3", archive="other"), b"x") is Receipt.QUEUED
+    assert len(outbox.find(sop_instance="1.1")) == 3
+    assert len(outbox.find(study="1.3")) == 2
+    assert len(outbox.find(study="1.3", series="1.3.1", sop_instance="1.1")) == 2
+    assert outbox.find(study="1.3", series="1.2.1") == []
+
+
+def test_a_replacement_waits_until_the_lease_of_the_other_is_over_and_says_that_it_replaces(
+    outbox: Outbox, clock: Clock
+) -> None:
+    put(outbox, arrival(), b"first")
+    (first,) = claim(outbox, lease=60)
+    assert put(outbox, arrival(), b"other", "replace") is Receipt.REPLACED
+    clock.now += 59
+    assert claim(outbox) == []
+    assert outbox.renew([first.id], 60) == set()
+    outbox.done([first.id])
+    clock.now += 1
+    (other,) = claim(outbox)
+    assert data_set(other.path) == b"other"
+    assert other.replaces
+
+
+def test_the_study_that_began_first_goes_first_with_all_it_gets_later(outbox: Outbox, clock: Clock) -> None:
+    for second, (instance, study) in enumerate([("1", "1.2"), ("2", "1.3"), ("3", "1.2"), ("4", "1.3")]):
+        clock.now += second
+        put(outbox, arrival(instance, study=study), content(instance))
+    assert [entry.sop_instance for entry in claim(outbox)] == ["1", "3", "2", "4"]
+
+
+def test_a_study_that_never_ends_does_not_starve_others(outbox: Outbox, clock: Clock) -> None:
+    put(outbox, arrival("1", study="1.2"), b"1")
+    clock.now += 500
+    put(outbox, arrival("2", study="1.3"), b"2")
+    for number in range(3, 20):
+        clock.now += 100
+        put(outbox, arrival(str(number), study="1.2"), content(number))
+    order = [entry.sop_instance for entry in claim(outbox)]
+    # Those that came within ten minutes after the second go before it, the rest behind it.
+    assert order == ["1", "3", "4", "5", "6", "7", "2", *map(str, range(8, 20))]
+
+
+def test_one_that_is_tried_again_queues_anew(outbox: Outbox, clock: Clock) -> None:
+    put(outbox, arrival("1", study="1.2"), b"1")
+    (entry,) = claim(outbox)
+    assert outbox.retry(entry.id, clock.now + 30, "HTTP 503")
+    clock.now += 10
+    put(outbox, arrival("2", study="1.3"), b"2")
+    assert [e.sop_instance for e in claim(outbox)] == ["2"]
+    clock.now += 20
+    (again,) = claim(outbox)
+    assert (again.attempts, again.reason) == (2, "HTTP 503")
+
+
+def test_a_claim_takes_as_many_bytes_as_it_may_but_one_of_any_size(outbox: Outbox) -> None:
+    for number in range(4):
+        put(outbox, arrival(str(number)), content(number, 10_000))
+    size = next(outbox.entries()).size
+    assert len(outbox.claim("main", count=9, max_bytes=2 * size, lease=60)) == 2
+    assert len(outbox.claim("main", count=9, max_bytes=1, lease=60)) == 1
+
+
+def test_a_lease_that_ran_out_is_somebody_elses(tmp_path: Path, clock: Clock, outbox: Outbox) -> None:
+    put(outbox, arrival(), b"x")
+    (mine,) = claim(outbox, lease=60)
+    with Outbox(tmp_path, clock=clock) as other:
+        assert claim(other) == []
+        assert outbox.renew([mine.id], 60) == {mine.id}
+        clock.now += 60
+        (theirs,) = claim(other)
+        assert theirs.attempts == 2
+        assert not outbox.retry(mine.id, clock.now, "late")
+        assert not outbox.set_aside(mine.id, "late")
+        outbox.done([mine.id])
+    assert state(outbox) == [State.DONE]
+
+
+def test_what_a_dead_process_had_leased_is_free_at_once(tmp_path: Path, clock: Clock, outbox: Outbox) -> None:
+    put(outbox, arrival(), b"x")
+    dead = Outbox(tmp_path, clock=clock)
+    assert len(claim(dead)) == 1
+    dead.close()
+    assert claim(outbox) == []
+    Outbox(tmp_path, clock=clock).close()
+    assert len(claim(outbox)) == 1
+
+
+def test_leases_given_back_count_no_attempt_and_keep_their_place(outbox: Outbox, clock: Clock) -> None:
+    put(outbox, arrival("1", study="1.2"), b"1")
+    clock.now += 1
+    put(outbox, arrival("2", study="1.3"), b"2")
+    outbox.give_back([entry.id for entry in claim(outbox, 1)])
+    first, second = claim(outbox)
+    assert (first.sop_instance, first.attempts, second.sop_instance) == ("1", 1, "2")
+
+
+def test_a_held_study_is_held_with_what_comes_and_what_comes_back(outbox: Outbox, clock: Clock) -> None:
+    put(outbox, arrival("1"), b"1")
+    put(outbox, arrival("2"), b"2")
+    (leased,) = claim(outbox, 1)
+    assert outbox.hold("1.2") == 1
+    put(outbox, arrival("3"), b"3")
+    outbox.retry(leased.id, clock.now, "HTTP 503")
+    assert state(outbox) == [State.HELD] * 3
+    assert claim(outbox) == []
+    assert outbox.release("1.2") == 3
+    assert len(claim(outbox)) == 3
+
+
+def test_a_hold_for_one_archive_leaves_the_other_alone(outbox: Outbox) -> None:
+    put(outbox, arrival(archive="main"), b"1")
+    put(outbox, arrival(archive="other"), b"1")
+    assert outbox.hold("1.2", "main") == 1
+    assert claim(outbox, archive="main") == []
+    assert len(claim(outbox, archive="other")) == 1
+
+
+def test_what_is_set_aside_waits_for_the_operator(outbox: Outbox) -> None:
+    put(outbox, arrival(), b"1")
+    (entry,) = claim(outbox)
+    outbox.set_aside(entry.id, "HTTP 413")
+    assert claim(outbox) == []
+    assert put(outbox, arrival(), b"1") is Receipt.DUPLICATE
+    (study,) = outbox.studies()
+    assert (study.set_aside, study.reason, study.bytes) == (1, "HTTP 413", entry.size)
+    assert outbox.retry_now(ids=[entry.id]) == 1
+    assert len(claim(outbox)) == 1
+
+
+def test_discard_takes_what_was_chosen_and_its_files_only(outbox: Outbox, tmp_path: Path) -> None:
+    put(outbox, arrival("1", study="1.2"), b"1")
+    put(outbox, arrival("2", study="1.3"), b"2")
+    with pytest.raises(ValueError, match="study or ids"):
+        outbox.discard()
+    assert outbox.discard(study="1.2") == 1
+    (left,) = outbox.entries()
+    assert [path.name for path in tmp_path.glob("*.dcm")] == [left.path.name]
+    assert outbox.discard(ids=[left.id]) == 1
+
+
+def test_thousands_are_changed_and_listed_whole(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.outbox.queue.MOST_PER_TRANSACTION", 7)
+    monkeypatch.setattr("gateway.outbox.reading._PAGE", 7)
+    for number in range(30):
+        put(outbox, arrival(f"1.{number}", study=f"1.2.{number % 15}"), content(number))
+    assert len(list(outbox.entries())) == 30
+    assert len(list(outbox.entries(state=State.HELD))) == 0
+    assert [(study.study, study.todo) for study in outbox.studies()] == sorted((f"1.2.{n}", 2) for n in range(15))
+    for entry in claim(outbox):
+        outbox.set_aside(entry.id, "why")
+    assert outbox.retry_now() == 30
+
+
+def test_statistics_count_by_archive_peer_and_state(outbox: Outbox, clock: Clock) -> None:
+    begin = clock.now
+    put(outbox, arrival("1", peer="CT01"), b"1")
+    clock.now += 5
+    put(outbox, arrival("2", peer="MR02"), b"2")
+    outbox.done([entry.id for entry in claim(outbox, 1)])
+    statistics = outbox.statistics()
+    assert statistics.entries == 1
+    assert statistics.oldest == {"main": begin + 5}
+    assert {(t.peer, t.state): t.entries for t in statistics.totals} == {
+        ("CT01", State.DONE): 1,
+        ("MR02", State.TODO): 1,
+    }
+
+
+def test_above_a_quota_nothing_is_taken_and_nothing_deleted(tmp_path: Path) -> None:
+    with Outbox(tmp_path, Limits(high_water=1, quota=30_000, peer_quota=20_000)) as outbox:
+        put(outbox, arrival("1", peer="CT01"), content(1, 15_000))
+        with pytest.raises(SpoolFull, match="of this peer"):
+            receive(outbox, arrival("2", peer="CT01"), b"", expected=10_000)
+        put(outbox, arrival("3", peer="MR02"), content(3, 10_000))
+        with pytest.raises(SpoolFull, match="as many bytes as it may"):
+            outbox.check_room("US03", 10_000)
+        # What is being received counts as well.
+        with receive(outbox, arrival("4", peer="US03"), b"", expected=3_000), pytest.raises(SpoolFull):
+            outbox.check_room("US03", 3_000)
+        outbox.check_room("US03", 3_000)
+        outbox.done([entry.id for entry in claim(outbox)])
+        outbox.check_room("CT01", 10_000)
+
+
+def test_above_the_high_water_mark_nothing_is_taken(tmp_path: Path) -> None:
+    used = os.statvfs(tmp_path)
+    share = 1 - used.f_bavail / used.f_blocks
+    with Outbox(tmp_path, Limits(high_water=share / 2)) as outbox, pytest.raises(SpoolFull, match="high-water"):
+        outbox.incoming("CT01", b"header")
+    with Outbox(tmp_path, Limits(high_water=1)) as outbox:
+        with pytest.raises(SpoolFull, match="high-water"):
+            outbox.check_room("CT01", used.f_bavail * used.f_frsize + (64 << 20))
+        outbox.check_room("CT01", 1000)
+
+
+def test_a_disk_that_fills_up_while_receiving_is_told_and_leaves_nothing(outbox: Outbox, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with outbox.incoming("CT01", b"header") as incoming:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            with pytest.raises(SpoolFull):
+                incoming.write(bytes(60_000), bytes(60_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_database_that_cannot_be_written_leaves_nothing_behind(
+    outbox: Outbox, tmp_path: Path, clock: Clock
+) -> None:
+    with sqlite3.connect(tmp_path / "outbox.db") as database:
+        database.execute("CREATE TRIGGER broken BEFORE INSERT ON entries BEGIN SELECT raise(ABORT, 'broken'); END")
+    database.close()
+    with receive(outbox, arrival(), b"x") as incoming, pytest.raises(SpoolBroken):
+        outbox.commit(incoming, arrival())
+    assert list(tmp_path.glob("*.dcm")) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_instances_without_a_database_are_not_swept_but_reported(tmp_path: Path) -> None:
+    with Outbox(tmp_path) as outbox:
+        put(outbox, arrival(), b"x")
+    for name in ("outbox.db", "outbox.db-wal", "outbox.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match=r"no outbox\.db"):
+        Outbox(tmp_path)
+    assert len(list(tmp_path.glob("*.dcm"))) == 1
+
+
+def test_a_row_without_its_file_is_set_aside_and_does_not_answer_for_a_repeat(tmp_path: Path) -> None:
+    with Outbox(tmp_path) as outbox:
+        put(outbox, arrival("1"), b"1")
+        put(outbox, arrival("2"), b"2")
+        lost, _ = outbox.entries()
+        lost.path.unlink()
+    with Outbox(tmp_path) as outbox:
+        assert [(e.state, e.reason) for e in outbox.entries()] == [(State.SET_ASIDE, FILE_LOST), (State.TODO, "")]
+        assert outbox.retry_now() == 0
+        assert put(outbox, arrival("1"), b"1") is Receipt.QUEUED
+        assert len(claim(outbox)) == 2
+
+
+def test_files_of_living_processes_are_not_swept(tmp_path: Path) -> None:
+    with Outbox(tmp_path) as living:
+        with receive(living, arrival(), b"under way") as incoming:
+            scratch = living.scratch()
+            scratch.write_bytes(b"converted")
+            renamed = tmp_path / f"{living.scratch().name}.dcm"
+            renamed.write_bytes(b"between rename and commit")
+            Outbox(tmp_path).close()
+            assert incoming.path.exists()
+            assert scratch.exists()
+            assert renamed.exists()
+    (tmp_path / "incoming" / "stranger").write_bytes(b"x")
+    (tmp_path / "strangers.dcm").write_bytes(b"x")
+    Outbox(tmp_path).close()
+    assert list((tmp_path / "incoming").iterdir()) == []
+    # Only names of ours are swept beside the database.
+    assert [path.name for path in tmp_path.glob("*.dcm")] == ["strangers.dcm"]
+    assert list((tmp_path / "owners").iterdir()) == [tmp_path / "owners" / "3.lock"]
+
+
+def test_wait_ends_when_something_is_put(outbox: Outbox) -> None:
+    assert not outbox.wait("main", 0.01)
+    putter = threading.Timer(0.05, put, (outbox, arrival(), b"x"))
+    putter.start()
+    assert outbox.wait("main", 20)
+    putter.join()
+
+
+def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) -> None:
+    settled = []
+    connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None, check_same_thread=False)
+    connection.execute("CREATE TABLE t (n INTEGER CHECK (n <> 13))")
+    transactions: list[str] = []
+    connection.set_trace_callback(transactions.append)
+    gate = threading.Event()
+    journal = Journal(connection, lambda: settled.append(1))
+    results: dict[int, object] = {}
+
+    def insert(number: int) -> None:
+        try:
+            results[number] = journal.run(
+                lambda c: c.execute("INSERT INTO t VALUES (?) RETURNING n", (number,)).fetchone()[0],
+                prepare=(lambda: (gate.wait(), None)[1]) if number == 0 else lambda: None,
+            )
+        except sqlite3.IntegrityError as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=insert, args=(number,)) for number in range(300)]
+    for thread in threads:
+        thread.start()
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert isinstance(results.pop(13), sqlite3.IntegrityError)
+    assert results == {number: number for number in range(300) if number != 13}
+    assert transactions.count("COMMIT") < 150
+    assert len(settled) == transactions.count("COMMIT")
+    journal.close()
+
+
+def _put_from_process(folder: Path, who: int, count: int) -> None:
+    with Outbox(folder, Limits(high_water=1)) as outbox:
+        for number in range(count):
+            assert put(outbox, arrival(f"{who}.{number}"), content((who, number))) is Receipt.QUEUED
+
+
+def test_processes_share_the_folder_and_claim_each_instance_once(tmp_path: Path) -> None:
+    with Outbox(tmp_path, Limits(high_water=1)) as outbox:
+        start = multiprocessing.get_context("spawn")
+        processes = [start.Process(target=_put_from_process, args=(tmp_path, who, 40)) for who in range(3)]
+        for process in processes:
+            process.start()
+        found: list[Entry] = []
+        while len(found) < 120 and outbox.wait("main", 30):
+            claimed = claim(outbox, 7)
+            found += claimed
+            outbox.done([entry.id for entry in claimed])
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+    assert len({entry.id for entry in found}) == 120
+    assert {entry.sop_instance for entry in found} == {f"{who}.{n}" for who in range(3) for n in range(40)}
