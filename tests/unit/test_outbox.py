@@ -12,7 +12,7 @@ from spooled import arrival, content, data_set, put, receive
 
 from gateway.errors import ConfigError, DataSetError, SpoolBroken, SpoolFull
 from gateway.outbox import FILE_LOST, Entry, Limits, Outbox, Receipt, State
-from gateway.outbox.journal import Journal
+from gateway.outbox.journal import Journal, _Ticket
 
 
 class Clock:
@@ -304,6 +304,12 @@ def test_above_the_high_water_mark_nothing_is_taken(tmp_path: Path) -> None:
         with pytest.raises(SpoolFull, match="high-water"):
             outbox.check_room("CT01", used.f_bavail * used.f_frsize + (64 << 20))
         outbox.check_room("CT01", 1000)
+        # What those that are being received may still become counts as well.
+        with (
+            outbox.incoming("MR02", b"header", expected=used.f_bavail * used.f_frsize // 2),
+            pytest.raises(SpoolFull, match="high-water"),
+        ):
+            outbox.check_room("CT01", used.f_bavail * used.f_frsize // 2 + (64 << 20))
 
 
 def test_a_disk_that_fills_up_while_receiving_is_told_and_leaves_nothing(outbox: Outbox, tmp_path: Path) -> None:
@@ -410,6 +416,35 @@ def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) ->
     assert results == {number: number for number in range(300) if number != 13}
     assert transactions.count("COMMIT") < 150
     assert len(settled) == transactions.count("COMMIT")
+    journal.close()
+
+
+def test_an_operation_that_raises_changes_nothing_and_the_others_of_its_group_are_written(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    connection.execute("CREATE TABLE t (n INTEGER)")
+    journal = Journal(connection, lambda: None)
+    for number in range(3):
+        journal._waiting.append(_Ticket(lambda c, n=number: c.execute("INSERT INTO t VALUES (?)", (n,)), None))
+
+    def insert_and_fail(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (99)")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        journal.run(insert_and_fail)
+    assert connection.execute("SELECT n FROM t").fetchall() == [(0,), (1,), (2,)]
+    journal.close()
+
+
+def test_whoever_waits_behind_more_than_a_group_still_gets_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.outbox.journal._MOST", 2)
+    connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    journal = Journal(connection, lambda: None)
+    for _ in range(5):
+        journal._waiting.append(_Ticket(lambda c: c.execute("SELECT 1"), None))
+    assert journal.run(lambda c: c.execute("SELECT 7").fetchone()) == (7,)
     journal.close()
 
 

@@ -1,0 +1,8 @@
+"""From the outbox to the archives: workers, retries, a circuit breaker per archive."""
+
+from gateway.delivery.prepared import Item
+from gateway.delivery.retry import RetryPolicy
+from gateway.delivery.uploader import Uploader
+from gateway.delivery.worker import Delivery, Settings
+
+__all__ = ["Delivery", "Item", "RetryPolicy", "Settings", "Uploader"]

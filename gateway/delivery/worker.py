@@ -1,0 +1,234 @@
+"""Deliver what the outbox holds for one archive: threads that claim, send and settle."""
+
+import contextlib
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from gateway.delivery.breaker import Breaker, Circuit
+from gateway.delivery.prepared import Item
+from gateway.delivery.retry import RetryPolicy, delay
+from gateway.delivery.uploader import Policy, Uploader
+from gateway.dicomweb.client import Client
+from gateway.errors import ArchiveBusy, ArchiveError, GatewayError, TooLarge
+from gateway.outbox import FILE_LOST, Entry, Outbox
+from gateway.translate.stow_outcomes import Disposition, Verdict, failed
+
+_TICK = 0.5  # seconds between looks at whether to stop
+_REST = 1.0  # seconds after the outbox failed
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Say how one archive is delivered to; times in seconds, lengths in bytes."""
+
+    workers: int = 4
+    batch_bytes: int = 32 << 20
+    lease: float = 120.0
+    duplicates: Policy = "accept"
+    compare: bool = True
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+Observe = Callable[[Entry, Verdict], None]
+"""Be told the verdict on each attempt, for metrics."""
+
+
+class Delivery:
+    """Deliver to the archive of `client` from `start` to `stop`."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        client: Client,
+        settings: Settings,
+        *,
+        breaker: Breaker | None = None,
+        clock: Callable[[], float] = time.time,
+        observe: Observe = lambda _entry, _verdict: None,
+    ) -> None:
+        self._outbox = outbox
+        self._client = client
+        self._settings = settings
+        self.breaker = breaker or Breaker()
+        self._clock = clock
+        self._observe = observe
+        self._uploader = Uploader(client, outbox.scratch, duplicates=settings.duplicates, compare=settings.compare)
+        self._log = structlog.get_logger("gateway").bind(archive=client.name)
+        self._stopping = threading.Event()
+        self._over = threading.Event()
+        self._waiting = threading.Lock()
+        self._leased: set[int] = set()
+        self._leased_lock = threading.Lock()
+        names = [f"deliver-{client.name}-{number}" for number in range(settings.workers)]
+        self._workers = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+        self._keeper = threading.Thread(target=self._keep, name=f"leases-{client.name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the workers."""
+        for thread in (*self._workers, self._keeper):
+            thread.start()
+
+    def stop(self, grace: float = 30.0) -> bool:
+        """Let running requests end within `grace` seconds, give back what was not sent; tell whether all ended.
+
+        The lease of a request that still runs is left to run out: nobody knows what will become of it.
+        """
+        self._stopping.set()
+        self._outbox.wake()
+        until = time.monotonic() + grace
+        for thread in self._workers:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._over.set()
+        self._keeper.join()
+        return not any(thread.is_alive() for thread in self._workers)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                entries = self._claim()
+                with self._kept(entries):
+                    self._deliver(entries)
+            except GatewayError as error:
+                # The disk or the database: what is leased is taken back later, by whom ever.
+                self._log.error("delivery interrupted", reason=str(error))
+                self._stopping.wait(_REST)
+
+    def _claim(self) -> list[Entry]:
+        """Wait for entries; one worker does so and the others behind it, so that few ask the database."""
+        with self._waiting:
+            while not self._stopping.is_set():
+                if not self._outbox.wait(self._client.name, _TICK):
+                    continue
+                if pause := self.breaker.permit():
+                    self._stopping.wait(min(pause, _TICK))
+                    continue
+                # To a probe goes one instance only.
+                probing = self.breaker.state is Circuit.PROBING
+                count = 1 if probing else self._client.profile.store_batch
+                try:
+                    entries = self._outbox.claim(
+                        self._client.name,
+                        count=count,
+                        max_bytes=self._settings.batch_bytes,
+                        lease=self._settings.lease,
+                    )
+                except GatewayError:
+                    self.breaker.unused()
+                    raise
+                if entries:
+                    return entries
+                self.breaker.unused()
+        return []
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        for number, group in enumerate(groups := _groups(entries)):
+            # The first may be the probe, which somebody waits for.
+            if number and self._stopping.is_set():
+                self._outbox.give_back([entry.id for rest in groups[number:] for entry in rest])
+                return
+            begun = time.monotonic()
+            verdicts = self._send(group)
+            self._note(verdicts)
+            self._settle(group, verdicts, time.monotonic() - begun)
+
+    def _send(self, group: Sequence[Entry]) -> Sequence[Verdict]:
+        try:
+            return self._uploader.send([Item.of(entry) for entry in group])
+        except Exception as error:  # noqa: BLE001 - a worker must live
+            # Our own fault; the instances wait, and are set aside if it happens too often.
+            self._log.exception("delivery failed", instances=len(group))
+            return [failed(GatewayError(f"the delivery failed: {type(error).__name__}"))] * len(group)
+
+    def _note(self, verdicts: Sequence[Verdict]) -> None:
+        faults = [
+            v.cause for v in verdicts if isinstance(v.cause, ArchiveError) and not isinstance(v.cause, TooLarge)
+        ]
+        if not faults:
+            if self.breaker.state is not Circuit.CLOSED:
+                self._log.info("archive answers again")
+            self.breaker.succeeded()
+            return
+        was = self.breaker.state
+        self.breaker.failed(faults[0].retry_after if isinstance(faults[0], ArchiveBusy) else None)
+        if was is Circuit.CLOSED and self.breaker.state is Circuit.OPEN:
+            self._log.warning("archive fails, delivery pauses", reason=str(faults[0]))
+
+    def _settle(self, entries: Sequence[Entry], verdicts: Sequence[Verdict], seconds: float) -> None:
+        judged = list(zip(entries, verdicts, strict=True))
+        done = [entry.id for entry, verdict in judged if verdict.disposition is Disposition.DONE]
+        if done:
+            self._outbox.done(done)
+        for entry, verdict in judged:
+            if verdict.disposition is not Disposition.DONE:
+                self._postpone(entry, verdict)
+            self._observe(entry, verdict)
+        self._log.debug("sent", instances=len(entries), stored=len(done), seconds=round(seconds, 3))
+
+    def _postpone(self, entry: Entry, verdict: Verdict) -> None:
+        cause = verdict.cause
+        reason = str(cause) if cause is not None else verdict.comment
+        wait = None
+        if not entry.path.exists():
+            reason = FILE_LOST
+        elif cause is not None and verdict.disposition is Disposition.RETRY:
+            wait = delay(cause, entry.attempts, random.random(), self._settings.retry)  # noqa: S311 - only a delay
+        if wait is None:
+            self._outbox.set_aside(entry.id, reason)
+            self._log.warning("set aside", instance=entry.sop_instance, peer=entry.peer, reason=reason)
+        else:
+            self._outbox.retry(entry.id, self._clock() + wait, reason)
+
+    @contextlib.contextmanager
+    def _kept(self, entries: Sequence[Entry]) -> Iterator[None]:
+        """Have the leases prolonged meanwhile, for an upload may take longer than one."""
+        ids = {entry.id for entry in entries}
+        with self._leased_lock:
+            self._leased |= ids
+        try:
+            yield
+        finally:
+            with self._leased_lock:
+                self._leased -= ids
+
+    def _keep(self) -> None:
+        while not self._over.wait(self._settings.lease / 3):
+            with self._leased_lock:
+                ids = list(self._leased)
+            try:
+                if ids:
+                    self._outbox.renew(ids, self._settings.lease)
+            except GatewayError as error:
+                self._log.error("leases not prolonged", reason=str(error))
+
+
+def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Say which entries share a request: one that failed before goes alone, lest it take others down with it.
+
+    So do those that replace, and a second entry with the same SOP Instance UID, which the answer could not tell
+    from the first.
+    """
+    together: dict[str, Entry] = {}
+    alone: list[Entry] = []
+    for entry in entries:
+        if entry.attempts > 1 or entry.replaces or entry.sop_instance in together:
+            alone.append(entry)
+        else:
+            together[entry.sop_instance] = entry
+    return [group for group in itertools.chain([list(together.values())], ([entry] for entry in alone)) if group]

@@ -1,0 +1,31 @@
+"""The durable queue of instances on their way to an archive: files beside an SQLite database."""
+
+from gateway.outbox.entry import (
+    Arrival,
+    Duplicates,
+    Entry,
+    Limits,
+    Receipt,
+    State,
+    Statistics,
+    StudyState,
+    Total,
+)
+from gateway.outbox.incoming import Incoming
+from gateway.outbox.outbox import Outbox
+from gateway.outbox.queue import FILE_LOST
+
+__all__ = [
+    "FILE_LOST",
+    "Arrival",
+    "Duplicates",
+    "Entry",
+    "Incoming",
+    "Limits",
+    "Outbox",
+    "Receipt",
+    "State",
+    "Statistics",
+    "StudyState",
+    "Total",
+]

@@ -1,0 +1,129 @@
+"""A file that is being received: written as it comes, digested on the way, then committed or discarded."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gateway.outbox.faults import spool_error
+
+_MOST_BUFFERS = 1024  # IOV_MAX of Linux
+_LOOK_EVERY = 64 << 20  # bytes between looks at the room that is left
+
+
+class Incoming:
+    """Receive one Part 10 file into the spool; what is not committed is discarded at the end of the `with`.
+
+    `size` is what was written of the whole file, `expected` how long it may become, both in bytes; the data set
+    begins at `offset`. `path` can be read at any time: nothing is buffered here.
+    """
+
+    __slots__ = (
+        "_descriptor",
+        "_digest",
+        "_look_at",
+        "_on_end",
+        "_room",
+        "expected",
+        "offset",
+        "path",
+        "peer",
+        "size",
+    )
+
+    def __init__(
+        self,
+        path: Path,
+        header: bytes,
+        *,
+        peer: str,
+        expected: int,
+        room: Callable[["Incoming"], None],
+        on_end: Callable[["Incoming"], None],
+    ) -> None:
+        self.path = path
+        self.peer = peer
+        self.expected = expected
+        self.offset = len(header)
+        self.size = 0
+        self._room = room
+        self._on_end = on_end
+        self._look_at = _LOOK_EVERY
+        self._digest = hashlib.sha256()
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise spool_error(error) from error
+        try:
+            self._append([header])
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, *buffers: bytes | bytearray | memoryview) -> None:
+        """Append a piece of the data set; the buffers may be reused after the return.
+
+        Raises SpoolFull when the disk or a limit is full, SpoolBroken when the disk fails.
+        """
+        for buffer in buffers:
+            self._digest.update(buffer)
+        for start in range(0, len(buffers), _MOST_BUFFERS):
+            self._append(buffers[start : start + _MOST_BUFFERS])
+        if self.size >= self._look_at:
+            self._look_at = self.size + _LOOK_EVERY
+            self._room(self)
+
+    @property
+    def digest(self) -> bytes:
+        """Return SHA-256 over the data set as far as it was written."""
+        return self._digest.digest()
+
+    def close(self) -> None:
+        """End the writing without a sync, for a file that is uploaded before it is acknowledged."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def seal(self) -> None:
+        """End the writing and bring the bytes to the disk; raises SpoolFull or SpoolBroken."""
+        try:
+            os.fsync(self._descriptor)
+            self.close()
+        except OSError as error:
+            raise spool_error(error) from error
+
+    def discard(self) -> None:
+        """Remove the file, if it is still there."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+        self._on_end(self)
+
+    def moved(self) -> None:
+        """Take note that the outbox has the file now."""
+        self._on_end(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def _append(self, buffers: "tuple[bytes | bytearray | memoryview, ...] | list[bytes]") -> None:
+        wanted = sum(map(len, buffers))
+        try:
+            written = os.writev(self._descriptor, buffers)
+            self.size += written
+            if written < wanted:
+                self._append_rest(memoryview(b"".join(buffers))[written:])
+        except OSError as error:
+            raise spool_error(error) from error
+
+    def _append_rest(self, rest: memoryview) -> None:
+        while rest:
+            written = os.write(self._descriptor, rest)
+            self.size += written
+            rest = rest[written:]

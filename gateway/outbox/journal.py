@@ -1,0 +1,100 @@
+"""Group commit: whoever comes first does the work of all who wait, with one sync of folder and log."""
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_MOST = 256  # operations in one transaction: other processes wait for it
+
+
+class _Ticket(Generic[T]):
+    __slots__ = ("error", "finished", "operation", "prepare", "result")
+
+    def __init__(self, operation: Callable[[sqlite3.Connection], T], prepare: Callable[[], None] | None) -> None:
+        self.operation = operation
+        self.prepare = prepare
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.finished = False
+
+
+class Journal:
+    """Run operations on one connection, those that wait together in one transaction.
+
+    Callers' own threads lead in turn: a thread of its own would cost a hand-over for each instance.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, settle: Callable[[], None]) -> None:
+        self._connection = connection
+        self._settle = settle
+        self._waiting: deque[_Ticket[object]] = deque()
+        self._turn = threading.Lock()
+
+    def run(self, operation: Callable[[sqlite3.Connection], T], *, prepare: Callable[[], None] | None = None) -> T:
+        """Return the operation's result once it is on the disk; an operation that raises changes nothing.
+
+        `prepare` runs before the transaction, and what it did to the folder is on the disk before that begins.
+        Raises what either raised, or the OSError or sqlite3.Error for which nothing of the group was written.
+        """
+        ticket = _Ticket(operation, prepare)
+        self._waiting.append(ticket)  # type: ignore[arg-type]
+        with self._turn:
+            while not ticket.finished:
+                self._lead()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Close the connection after the running group."""
+        with self._turn:
+            self._connection.close()
+
+    def _lead(self) -> None:
+        group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
+        try:
+            self._prepare(group)
+            self._write([ticket for ticket in group if ticket.error is None])
+        except BaseException as error:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            for ticket in group:
+                ticket.error = ticket.error or error
+            if not isinstance(error, OSError | sqlite3.Error):
+                raise
+        finally:
+            for ticket in group:
+                ticket.finished = True
+
+    def _prepare(self, group: list[_Ticket[object]]) -> None:
+        prepared = 0
+        for ticket in group:
+            if ticket.prepare is None:
+                continue
+            try:
+                ticket.prepare()
+                prepared += 1
+            except OSError as error:
+                ticket.error = error
+        if prepared:
+            self._settle()
+
+    def _write(self, group: list[_Ticket[object]]) -> None:
+        if not group:
+            return
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        for ticket in group:
+            execute("SAVEPOINT one")
+            try:
+                ticket.result = ticket.operation(self._connection)
+            except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
+                ticket.error = error
+                # A full disk has rolled back everything already: this then raises, and nobody's work counts.
+                execute("ROLLBACK TO one")
+            execute("RELEASE one")
+        execute("COMMIT")

@@ -1,0 +1,307 @@
+"""The outbox: takes instances in, hands them out for delivery, and answers what it holds."""
+
+import itertools
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from gateway.errors import DataSetError, SpoolFull
+from gateway.outbox import owners, queue, reading, recovery, schema
+from gateway.outbox.entry import (
+    Arrival,
+    Duplicates,
+    Entry,
+    Limits,
+    Receipt,
+    State,
+    Statistics,
+    StudyState,
+    entry,
+    file_name,
+)
+from gateway.outbox.faults import spool_error
+from gateway.outbox.incoming import Incoming
+from gateway.outbox.journal import Journal
+from gateway.outbox.queue import Selection
+
+T = TypeVar("T")
+
+_BUSY = 60.0  # seconds to wait for another process's transaction
+_POLL = 0.05  # seconds until an entry of another process is seen
+
+
+class Outbox:
+    """Hold what was acknowledged until the archive has it; share the folder with other processes.
+
+    All methods may be called from any thread; open it after a fork, not before. Nothing needs to be closed for the
+    sake of the data. Raises ConfigError when the folder is not an outbox's, SpoolFull, SpoolBroken.
+    """
+
+    def __init__(self, folder: Path, limits: Limits | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._receiving: set[Incoming] = set()
+        self._receiving_lock = threading.Lock()
+        self._reading_lock = threading.Lock()
+        self._changed = threading.Condition()
+        try:
+            self._enter()
+        except (OSError, sqlite3.Error) as error:
+            raise spool_error(error) from error
+
+    def _enter(self) -> None:
+        for path in (self._folder, self._folder / "incoming", self._folder / "owners"):
+            path.mkdir(parents=True, exist_ok=True)
+        database = self._folder / "outbox.db"
+        with owners.alone(self._folder), ExitStack() as failing:
+            connection = schema.connect(database, busy=_BUSY)
+            failing.callback(connection.close)
+            recovery.prepare(self._folder, connection)
+            now = self._clock()
+            number = connection.execute("INSERT INTO owners (opened) VALUES (?)", (now,)).lastrowid
+            self._owner = int(number or 0)
+            self._presence = owners.Presence(self._folder, self._owner)
+            failing.callback(self._presence.leave)
+            recovery.recover(self._folder, connection, owners.living(self._folder), now)
+            self._reader = schema.connect(database, busy=_BUSY)
+            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            failing.pop_all()
+        self._ids = itertools.count(self._owner << 32)
+        self._journal = Journal(connection, settle=partial(os.fsync, self._descriptor))
+
+    def close(self) -> None:
+        """Let go of the folder; what is leased to us is taken back by the next that opens it."""
+        self._journal.close()
+        with self._reading_lock:
+            self._reader.close()
+        os.close(self._descriptor)
+        self._presence.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Taking in
+
+    def incoming(self, peer: str, header: bytes, *, expected: int = 0) -> Incoming:
+        """Begin a file with the Part 10 header; `expected` is how many bytes may come, where that is known.
+
+        Raises SpoolFull before anything is taken.
+        """
+        self.check_room(peer, expected)
+        receiving = Incoming(
+            self.scratch(),
+            header,
+            peer=peer,
+            expected=expected,
+            room=lambda incoming: self.check_room(incoming.peer, 0),
+            on_end=self._forget,
+        )
+        with self._receiving_lock:
+            self._receiving.add(receiving)
+        return receiving
+
+    def scratch(self) -> Path:
+        """Name a file in the spool that is removed at the latest after this process has gone."""
+        return self._folder / "incoming" / f"{next(self._ids):016x}"
+
+    def check_room(self, peer: str, expected: int = 0) -> None:
+        """Raise SpoolFull when so many bytes from this peer would pass a limit."""
+        limits = self._limits
+        with self._receiving_lock:
+            receiving = list(self._receiving)
+        still = sum(max(0, incoming.expected - incoming.size) for incoming in receiving)
+        disk = os.fstatvfs(self._descriptor)
+        keep_free = (1 - limits.high_water) * disk.f_blocks * disk.f_frsize
+        if disk.f_bavail * disk.f_frsize - still - expected < keep_free:
+            raise SpoolFull(f"the disk is above the high-water mark ({limits.high_water:.0%})")
+        if limits.quota is None and limits.peer_quota is None:
+            return
+        total, of_peer = reading.usage(self._ask, peer)
+        for incoming in receiving:
+            size = max(incoming.expected, incoming.size)
+            total += size
+            of_peer += size if incoming.peer == peer else 0
+        if limits.quota is not None and total + expected > limits.quota:
+            raise SpoolFull("the outbox holds as many bytes as it may")
+        if limits.peer_quota is not None and of_peer + expected > limits.peer_quota:
+            raise SpoolFull("the outbox holds as many bytes of this peer as it may")
+
+    def commit(self, incoming: Incoming, arrival: Arrival, *, duplicates: Duplicates = "keep") -> Receipt:
+        """Take responsibility: return once the file and its row survive a power cut, or are not wanted.
+
+        Raises DataSetError when there is no data set, SpoolFull or SpoolBroken; then nothing was taken.
+        """
+        if incoming.size <= incoming.offset:
+            raise DataSetError("the data set is empty")
+        incoming.seal()
+        identifier = int(incoming.path.name, 16)
+        received = queue.Received(identifier, arrival, incoming.size, incoming.digest, self._clock())
+        target = self._folder / file_name(identifier)
+        try:
+            receipt, unwanted = self._journal.run(
+                lambda connection: queue.enter(connection, received, duplicates, self._limits),
+                prepare=partial(os.rename, incoming.path, target),
+            )
+        except (OSError, sqlite3.Error) as error:
+            target.unlink(missing_ok=True)
+            raise spool_error(error) from error
+        incoming.moved()
+        self._remove([unwanted] if unwanted else [])
+        self.wake()
+        return receipt
+
+    # Handing out
+
+    def claim(self, archive: str, *, count: int, max_bytes: int, lease: float) -> list[Entry]:
+        """Lease up to `count` due entries of together `max_bytes` (one may be longer) for `lease` seconds.
+
+        The study that began first goes first. It cannot starve others: an instance goes before those that came at
+        most ten minutes earlier, and one that failed queues anew at the time of its retry.
+        """
+        if not self.is_due(archive):
+            return []
+        now = self._clock()
+
+        def take(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+            queue.take_back(connection, now)
+            ids = queue.choose(connection, archive, count, max_bytes, now)
+            return queue.lease(connection, ids, self._owner, now + lease) if ids else []
+
+        return [entry(self._folder, row) for row in self._run(take)]
+
+    def is_due(self, archive: str) -> bool:
+        """Tell whether there is something to claim."""
+        with self._reading_lock:
+            return self._guard(lambda: queue.is_due(self._reader, archive, self._clock()))
+
+    def wait(self, archive: str, seconds: float) -> bool:
+        """Wait until there is something to claim, `wake` is called or the time is over; tell which it was."""
+        until = time.monotonic() + seconds
+        while not (due := self.is_due(archive)) and (left := until - time.monotonic()) > 0:
+            with self._changed:
+                if self._changed.wait(min(left, _POLL)):
+                    return self.is_due(archive)
+        return due
+
+    def wake(self) -> None:
+        """End every `wait` of this process."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def renew(self, ids: Sequence[int], lease: float) -> set[int]:
+        """Prolong our leases; return the ids that are still ours."""
+        until = self._clock() + lease
+        return self._run(lambda connection: queue.renew(connection, ids, self._owner, until))
+
+    def done(self, ids: Sequence[int]) -> None:
+        """Note that the archive has the instances, and remove their files."""
+        now = self._clock()
+        self._remove(self._run(lambda connection: queue.finish(connection, ids, now, self._limits)))
+
+    def retry(self, identifier: int, at: float, reason: str) -> bool:
+        """Give our lease up, to be tried again at that time (s since 1970); False when we had lost it."""
+        return self._run(
+            lambda connection: queue.put_back(connection, identifier, self._owner, State.TODO, at, reason)
+        )
+
+    def set_aside(self, identifier: int, reason: str) -> bool:
+        """Give our lease up and let the operator decide; False when we had lost it."""
+        now = self._clock()
+        return self._run(
+            lambda connection: queue.put_back(connection, identifier, self._owner, State.SET_ASIDE, now, reason)
+        )
+
+    def give_back(self, ids: Sequence[int]) -> None:
+        """Give our leases up as if they had never been claimed."""
+        self._run(lambda connection: queue.give_back(connection, ids, self._owner))
+        self.wake()
+
+    # What the operator does
+
+    def hold(self, study: str, archive: str = "") -> int:
+        """Hold a study, what is there and what comes; count what was there."""
+        selection = Selection(study, archive)
+        self._run(lambda connection: queue.hold(connection, selection))
+        return self._change("hold", selection)
+
+    def release(self, study: str, archive: str = "") -> int:
+        """Let a held study go on; count what was held."""
+        selection = Selection(study, archive)
+        self._run(lambda connection: queue.unhold(connection, selection))
+        return self._change("release", selection)
+
+    def retry_now(self, study: str = "", archive: str = "", ids: Sequence[int] = ()) -> int:
+        """Let what is set aside or backs off be tried now, all of it by default; count it."""
+        return self._change("retry", Selection(study, archive, tuple(ids)))
+
+    def discard(self, study: str = "", archive: str = "", ids: Sequence[int] = ()) -> int:
+        """Delete undelivered instances for good; count them. Raises ValueError when nothing is selected."""
+        if not study and not ids:
+            raise ValueError("discard needs a study or ids")
+        return self._change("discard", Selection(study, archive, tuple(ids)))
+
+    # What can be asked
+
+    def find(self, study: str = "", series: str = "", sop_instance: str = "") -> list[Entry]:
+        """Find the undelivered entries of a study, of a series in it, or of a SOP instance anywhere."""
+        return reading.find(self._ask, self._folder, study, series, sop_instance)
+
+    def entries(self, study: str = "", archive: str = "", state: State | None = None) -> Iterator[Entry]:
+        """List entries, delivered ones as well, while others change them."""
+        return reading.entries(self._ask, self._folder, Selection(study, archive), state)
+
+    def studies(self, study: str = "", archive: str = "") -> Iterator[StudyState]:
+        """Sum up by study and archive what is here and what was delivered lately."""
+        return reading.studies(self._ask, study, archive)
+
+    def statistics(self) -> Statistics:
+        """Count what is here, at a price that does not depend on how much it is."""
+        return reading.statistics(self._ask)
+
+    # The machinery
+
+    def _change(self, kind: str, selection: Selection) -> int:
+        after, count, now = 0, 0, self._clock()
+        while True:
+            step = partial(queue.change, kind=kind, selection=selection, after=after, now=now)
+            ids, after = self._run(step)
+            count += len(ids)
+            if kind == "discard":
+                self._remove(ids)
+            if not after:
+                self.wake()
+                return count
+
+    def _remove(self, ids: Sequence[int]) -> None:
+        for identifier in ids:
+            (self._folder / file_name(identifier)).unlink(missing_ok=True)
+
+    def _forget(self, incoming: Incoming) -> None:
+        with self._receiving_lock:
+            self._receiving.discard(incoming)
+
+    def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        return self._guard(lambda: self._journal.run(operation))
+
+    def _ask(self, query: str, values: dict[str, object]) -> list[tuple[object, ...]]:
+        with self._reading_lock:
+            return self._guard(lambda: self._reader.execute(query, values).fetchall())
+
+    def _guard(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (OSError, sqlite3.Error) as error:
+            raise spool_error(error) from error

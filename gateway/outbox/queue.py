@@ -1,0 +1,263 @@
+"""The statements behind the outbox: each function is one step of one transaction."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.outbox.entry import Arrival, Duplicates, Limits, Receipt, State
+
+LONGEST_PRECEDENCE = 600.0
+"""For how many seconds an instance may go before earlier ones because its study began before theirs."""
+
+MOST_PER_TRANSACTION = 2000
+"""Entries that an operator's command goes through before other processes get their turn."""
+
+FILE_LOST = "its file is missing from the spool"
+"""The reason with which a row without a file is set aside: it does not answer for a repeat."""
+
+_PRUNED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Describe a file that lies in the spool and waits for its row; `when` in seconds since 1970."""
+
+    id: int
+    arrival: Arrival
+    size: int
+    digest: bytes
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Choose entries by study, archive ("" for any) or ids; nothing given is all of them."""
+
+    study: str = ""
+    archive: str = ""
+    ids: tuple[int, ...] = ()
+
+    def sql(self) -> tuple[str, dict[str, object]]:
+        """Return the condition and its values."""
+        values: dict[str, object] = {}
+        conditions = ["1"]
+        if self.study:
+            conditions.append("study = :study")
+            values["study"] = self.study
+        if self.archive:
+            conditions.append("archive = :archive")
+            values["archive"] = self.archive
+        if self.ids:
+            conditions.append("id IN (SELECT value FROM json_each(:ids))")
+            values["ids"] = json.dumps(self.ids)
+        return " AND ".join(conditions), values
+
+
+def enter(
+    connection: sqlite3.Connection, received: Received, duplicates: Duplicates, limits: Limits
+) -> tuple[Receipt, int]:
+    """Insert the row, unless the object is known; return also whose file is not wanted any more, or 0."""
+    arrival = received.arrival
+    known = connection.execute(
+        "SELECT id, digest, state, due, reason, attempts OR replaces FROM entries "
+        "WHERE sop_instance = ? AND series = ? AND study = ? AND archive = ?",
+        (arrival.sop_instance, arrival.series, arrival.study, arrival.archive),
+    ).fetchone()
+    if known is None:
+        _insert(connection, received)
+        return Receipt.QUEUED, 0
+    identifier, digest, state, due, reason, may_be_stored = known
+    if reason == FILE_LOST or (state == "done" and received.when >= due + limits.repeat_window):
+        connection.execute("DELETE FROM entries WHERE id = ?", (identifier,))
+        _insert(connection, received)
+        return Receipt.QUEUED, identifier
+    if digest == received.digest:
+        return Receipt.DUPLICATE, received.id
+    if duplicates == "keep":
+        return Receipt.KEPT, received.id
+    if duplicates == "reject":
+        return Receipt.REJECTED, received.id
+    connection.execute("DELETE FROM entries WHERE id = ?", (identifier,))
+    # The other object may be under way just now: this one must not overtake it.
+    not_before = due if state == "leased" else 0.0
+    _insert(connection, received, not_before=not_before, replaces=bool(may_be_stored))
+    return Receipt.REPLACED, identifier
+
+
+def _insert(
+    connection: sqlite3.Connection, received: Received, *, not_before: float = 0.0, replaces: bool = False
+) -> None:
+    """Insert at the place in the line that the study has.
+
+    Any row of the study tells it, since each took it over from another; the place moves on, for a study that never
+    ends would let nobody else pass.
+    """
+    arrival = received.arrival
+    row = connection.execute(
+        "SELECT place FROM entries WHERE study = ? AND archive = ? LIMIT 1", (arrival.study, arrival.archive)
+    ).fetchone()
+    place = received.when
+    if row is not None:
+        place = min(place, max(row[0], place - LONGEST_PRECEDENCE))
+    connection.execute(
+        "INSERT INTO entries (id, archive, study, series, sop_class, sop_instance, transfer_syntax, peer, "
+        "called, size, digest, received, place, state, due, replaces) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            received.id,
+            arrival.archive,
+            arrival.study,
+            arrival.series,
+            arrival.sop_class,
+            arrival.sop_instance,
+            arrival.transfer_syntax,
+            arrival.peer,
+            arrival.called,
+            received.size,
+            received.digest,
+            received.when,
+            place,
+            State.TODO,
+            max(place, not_before),
+            replaces,
+        ),
+    )
+
+
+def is_due(connection: sqlite3.Connection, archive: str, now: float) -> bool:
+    """Tell whether a claim would find something, at the price of two look-ups."""
+    found = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM entries WHERE archive = ? AND state = 'todo' AND due <= ?) "
+        "OR EXISTS (SELECT 1 FROM entries WHERE state = 'leased' AND due <= ?)",
+        (archive, now, now),
+    )
+    return bool(found.fetchone()[0])
+
+
+def take_back(connection: sqlite3.Connection, now: float) -> None:
+    """End the leases that have run out; who held one may be dead."""
+    connection.execute("UPDATE entries SET state = 'todo', owner = 0 WHERE state = 'leased' AND due <= ?", (now,))
+
+
+def choose(connection: sqlite3.Connection, archive: str, count: int, max_bytes: int, now: float) -> list[int]:
+    """Choose the next entries, up to `count` and together `max_bytes`, but one of any size."""
+    found = connection.execute(
+        "SELECT id, size FROM entries WHERE archive = ? AND state = 'todo' AND due <= ? ORDER BY due, id LIMIT ?",
+        (archive, now, count),
+    )
+    chosen: list[int] = []
+    room = max_bytes
+    for identifier, size in found.fetchall():
+        room -= size
+        if chosen and room < 0:
+            break
+        chosen.append(identifier)
+    return chosen
+
+
+def lease(connection: sqlite3.Connection, ids: Sequence[int], owner: int, until: float) -> list[tuple[object, ...]]:
+    """Lease entries and return their rows in the order of `ids`."""
+    connection.execute(
+        "UPDATE entries SET state = 'leased', owner = ?, due = ?, attempts = attempts + 1 "
+        "WHERE id IN (SELECT value FROM json_each(?))",
+        (owner, until, json.dumps(ids)),
+    )
+    leased = connection.execute(
+        "SELECT entries.* FROM json_each(?) JOIN entries ON entries.id = value ORDER BY key", (json.dumps(ids),)
+    )
+    return leased.fetchall()
+
+
+def renew(connection: sqlite3.Connection, ids: Sequence[int], owner: int, until: float) -> set[int]:
+    """Make the leases that are still ours last until then; return which they are."""
+    kept = connection.execute(
+        "UPDATE entries SET due = ? WHERE id IN (SELECT value FROM json_each(?)) "
+        "AND state = 'leased' AND owner = ? RETURNING id",
+        (until, json.dumps(ids), owner),
+    )
+    return {row[0] for row in kept.fetchall()}
+
+
+def finish(connection: sqlite3.Connection, ids: Sequence[int], now: float, limits: Limits) -> list[int]:
+    """Mark entries as delivered and forget the oldest that were; return whose files are not wanted any more.
+
+    Whoever holds the lease now, the archive has the object.
+    """
+    done = connection.execute(
+        "UPDATE entries SET state = 'done', due = ?, owner = 0, reason = '' "
+        "WHERE id IN (SELECT value FROM json_each(?)) AND state <> 'done' RETURNING id",
+        (now, json.dumps(ids)),
+    ).fetchall()
+    connection.execute(
+        "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE state = 'done' AND due < ? LIMIT ?)",
+        (now - limits.keep_done, _PRUNED),
+    )
+    kept = connection.execute("SELECT total(entries) FROM totals WHERE state = 'done'").fetchone()[0]
+    if kept > limits.keep_done_entries:
+        connection.execute(
+            "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE state = 'done' ORDER BY due, id LIMIT ?)",
+            (min(int(kept) - limits.keep_done_entries, _PRUNED),),
+        )
+    return [row[0] for row in done]
+
+
+def put_back(
+    connection: sqlite3.Connection, identifier: int, owner: int, state: State, due: float, reason: str
+) -> bool:
+    """End our lease of an entry that was not taken; tell whether we still had it."""
+    changed = connection.execute(
+        "UPDATE entries SET state = ?, owner = 0, due = ?, reason = ? "
+        "WHERE id = ? AND state = 'leased' AND owner = ?",
+        (state, due, reason, identifier, owner),
+    )
+    return changed.rowcount > 0
+
+
+def give_back(connection: sqlite3.Connection, ids: Sequence[int], owner: int) -> None:
+    """End our leases of entries that were not tried."""
+    connection.execute(
+        "UPDATE entries SET state = 'todo', owner = 0, due = place, attempts = attempts - 1 "
+        "WHERE id IN (SELECT value FROM json_each(?)) AND state = 'leased' AND owner = ?",
+        (json.dumps(ids), owner),
+    )
+
+
+def hold(connection: sqlite3.Connection, selection: Selection) -> None:
+    """Note that what comes of a study is to be held; `change` holds what is there."""
+    connection.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (selection.study, selection.archive))
+
+
+def unhold(connection: sqlite3.Connection, selection: Selection) -> None:
+    """Note that what comes of a study may go; `change` releases what is there."""
+    connection.execute(
+        "DELETE FROM holds WHERE study = ? AND ? IN (archive, '')", (selection.study, selection.archive)
+    )
+
+
+CHANGES: Mapping[str, str] = {
+    "hold": "UPDATE entries SET state = 'held', due = :now "
+    "WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'todo' RETURNING id",
+    "release": "UPDATE entries SET state = 'todo', due = place "
+    "WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'held' RETURNING id",
+    "retry": "UPDATE entries SET state = 'todo', due = min(place, :now), attempts = min(attempts, 1), reason = '' "
+    "WHERE id IN (SELECT value FROM json_each(:ids)) "
+    "AND (state = 'set aside' AND reason <> :lost OR state = 'todo' AND due > :now) RETURNING id",
+    "discard": "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'done' RETURNING id",
+}
+"""What an operator can do to entries. `discard` takes leased ones as well."""
+
+
+def change(
+    connection: sqlite3.Connection, kind: str, selection: Selection, after: int, now: float
+) -> tuple[list[int], int]:
+    """Go through some of the selection with ids above `after`; return which changed, and the next `after` or 0."""
+    condition, values = selection.sql()
+    found = connection.execute(
+        f"SELECT id FROM entries WHERE {condition} AND id > :after ORDER BY id LIMIT :most",  # noqa: S608 - our names
+        values | {"after": after, "most": MOST_PER_TRANSACTION},
+    )
+    chosen = [row[0] for row in found.fetchall()]
+    if not chosen:
+        return [], 0
+    changed = connection.execute(CHANGES[kind], {"ids": json.dumps(chosen), "now": now, "lost": FILE_LOST})
+    return [row[0] for row in changed.fetchall()], chosen[-1]

@@ -1,0 +1,93 @@
+"""What can be asked of the outbox; long lists are read in pages, so that no reader keeps the log from shrinking."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gateway.outbox.entry import Entry, State, Statistics, StudyState, Total, entry
+from gateway.outbox.queue import Selection
+
+_PAGE = 1000
+_BY_INSTANCE = """
+SELECT * FROM entries WHERE sop_instance = :sop_instance AND :series IN (series, '') AND :study IN (study, '')
+AND state <> 'done' ORDER BY place, id
+"""
+_BY_STUDY = """
+SELECT * FROM entries WHERE study = :study AND :series IN (series, '') AND state <> 'done' ORDER BY place, id
+"""
+
+Ask = Callable[[str, dict[str, object]], list[tuple[object, ...]]]
+"""Run a query with its values and fetch all of its rows."""
+
+
+def usage(ask: Ask, peer: str) -> tuple[int, int]:
+    """Return how many bytes wait in all, and how many of them from one peer."""
+    rows = ask(
+        "SELECT total(bytes), total(bytes) FILTER (WHERE peer = :peer) FROM totals WHERE state <> 'done'",
+        {"peer": peer},
+    )
+    total, of_peer = rows[0]
+    return int(total), int(of_peer)  # type: ignore[call-overload]
+
+
+def statistics(ask: Ask) -> Statistics:
+    """Read the totals and, per archive, when the oldest undelivered entry was received."""
+    rows = ask("SELECT archive, peer, state, entries, bytes FROM totals WHERE entries > 0", {})
+    totals = tuple(Total(a, p, State(s), n, b) for a, p, s, n, b in rows)  # type: ignore[arg-type]
+    oldest = {}
+    for archive in {total.archive for total in totals if total.state is not State.DONE}:
+        query = "SELECT min(received) FROM entries WHERE archive = :archive AND state <> 'done'"
+        when = ask(query, {"archive": archive})[0][0]
+        if isinstance(when, float):
+            oldest[archive] = when
+    return Statistics(totals, oldest)
+
+
+def studies(ask: Ask, study: str, archive: str) -> Iterator[StudyState]:
+    """Sum up by study and archive, in the order of their UIDs."""
+    condition, values = Selection(study, archive).sql()
+    last_study, last_archive = "", ""
+    while True:
+        rows = ask(
+            "SELECT archive, study, min(received), max(received), sum(size), "  # noqa: S608 - our own names
+            "sum(state = 'todo'), "
+            "sum(state = 'leased'), sum(state = 'set aside'), sum(state = 'held'), sum(state = 'done'), "
+            "coalesce(max(reason) FILTER (WHERE state = 'set aside'), '') FROM entries "
+            f"WHERE {condition} AND (study, archive) > (:last_study, :last_archive) "
+            "GROUP BY study, archive ORDER BY study, archive LIMIT :page",
+            values | {"last_study": last_study, "last_archive": last_archive, "page": _PAGE},
+        )
+        for row in rows:
+            yield StudyState(*row)  # type: ignore[arg-type]
+        if len(rows) < _PAGE:
+            return
+        last_archive, last_study = str(rows[-1][0]), str(rows[-1][1])
+
+
+def entries(ask: Ask, folder: Path, selection: Selection, state: State | None) -> Iterator[Entry]:
+    """List entries in the order of their ids."""
+    condition, values = selection.sql()
+    if state is not None:
+        condition += " AND state = :state"
+        values["state"] = str(state)
+    after = 0
+    while True:
+        rows = ask(
+            f"SELECT * FROM entries WHERE {condition} "  # noqa: S608 - our own names
+            "AND id > :after ORDER BY id LIMIT :page",
+            values | {"after": after, "page": _PAGE},
+        )
+        for row in rows:
+            found = entry(folder, row)
+            after = found.id
+            yield found
+        if len(rows) < _PAGE:
+            return
+
+
+def find(ask: Ask, folder: Path, study: str, series: str, sop_instance: str) -> list[Entry]:
+    """Find the undelivered entries of a study, of a series in it, or of a SOP instance anywhere."""
+    if not study and not sop_instance:
+        raise ValueError("find needs a study or a SOP instance: a series alone has no index")
+    values: dict[str, object] = {"study": study, "series": series, "sop_instance": sop_instance}
+    rows = ask(_BY_INSTANCE if sop_instance else _BY_STUDY, values)
+    return [entry(folder, row) for row in rows]
