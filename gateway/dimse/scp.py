@@ -122,9 +122,9 @@ class Scp:
                 sock.close()
                 continue
             thread = threading.Thread(target=self._serve, args=(sock, str(address[0])), daemon=True)
-            with self._lock:
+            with self._lock:  # together: a thread that is not started yet cannot be joined by `__exit__`
                 self._threads.add(thread)
-            thread.start()
+                thread.start()
 
     def _serve(self, sock: socket.socket, address: str) -> None:
         try:
