@@ -9,7 +9,7 @@ from typing import Literal
 
 from gateway.delivery.prepared import Item, prepared
 from gateway.dicomweb.client import Client, Outcome, Upload
-from gateway.errors import AnswerUnreadable, DataSetError, GatewayError, NotFound, SpoolBroken
+from gateway.errors import AnswerUnreadable, DataSetError, GatewayError, InstanceRefused, NotFound, SpoolBroken
 from gateway.status import SUCCESS
 from gateway.translate.part10 import read_file_meta
 from gateway.translate.stow_outcomes import Disposition, Verdict, failed, refused, stored
@@ -93,7 +93,7 @@ class Uploader:
             return failed(error)
         if action == "accept":
             return Verdict(Disposition.DONE, SUCCESS)
-        return self._conflict(verdict.cause)
+        return self._conflict()
 
     def _overwrite(self, upload: Upload) -> Verdict:
         """Put ours in the place of the archive's; ours stays in the spool until the archive has it."""
@@ -108,15 +108,16 @@ class Uploader:
         )
         if not unsure:
             return verdict
-        return Verdict(Disposition.DONE, SUCCESS) if self._same(upload) else self._conflict(verdict.cause)
+        return Verdict(Disposition.DONE, SUCCESS) if self._same(upload) else self._conflict()
 
     def _verdict(self, outcome: Outcome) -> Verdict:
         if outcome.stored:
             return stored(outcome.warning, pass_warnings=self._pass_warnings)
         return refused(self._client.name, outcome.reason, outcome.comment)
 
-    def _conflict(self, cause: GatewayError | None) -> Verdict:
+    def _conflict(self) -> Verdict:
         text = "the archive keeps another object under these UIDs"
+        cause = InstanceRefused(self._client.name, _DUPLICATE, text)
         return Verdict(Disposition.SET_ASIDE, _DUPLICATE, text, cause)
 
     def _same(self, upload: Upload) -> bool:

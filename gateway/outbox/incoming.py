@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gateway.errors import GatewayError
 from gateway.outbox.faults import spool_error
 
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux
@@ -25,6 +26,7 @@ class Incoming:
         "_digest",
         "_look_at",
         "_on_end",
+        "_ours",
         "_room",
         "expected",
         "offset",
@@ -51,21 +53,18 @@ class Incoming:
         self._room = room
         self._on_end = on_end
         self._look_at = _LOOK_EVERY
+        self._ours = True
         self._digest = hashlib.sha256()
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise spool_error(error) from error
-        try:
-            self._append([header])
-        except BaseException:
-            self.discard()
-            raise
+        self._append([header])
 
     def write(self, *buffers: bytes | bytearray | memoryview) -> None:
         """Append a piece of the data set; the buffers may be reused after the return.
 
-        Raises SpoolFull when the disk or a limit is full, SpoolBroken when the disk fails.
+        Raises SpoolFull when the disk or a limit is full, SpoolBroken when the disk fails; then it is discarded.
         """
         for buffer in buffers:
             self._digest.update(buffer)
@@ -73,7 +72,7 @@ class Incoming:
             self._append(buffers[start : start + _MOST_BUFFERS])
         if self.size >= self._look_at:
             self._look_at = self.size + _LOOK_EVERY
-            self._room(self)
+            self._look()
 
     @property
     def digest(self) -> bytes:
@@ -95,13 +94,15 @@ class Incoming:
             raise spool_error(error) from error
 
     def discard(self) -> None:
-        """Remove the file, if it is still there."""
+        """Remove the file, unless the outbox has taken it; a second call does nothing."""
         self.close()
-        self.path.unlink(missing_ok=True)
-        self._on_end(self)
+        if self._ours:
+            self.path.unlink(missing_ok=True)
+            self.given()
 
-    def moved(self) -> None:
+    def given(self) -> None:
         """Take note that the outbox has the file now."""
+        self._ours = False
         self._on_end(self)
 
     def __enter__(self) -> Self:
@@ -120,7 +121,15 @@ class Incoming:
             if written < wanted:
                 self._append_rest(memoryview(b"".join(buffers))[written:])
         except OSError as error:
+            self.discard()
             raise spool_error(error) from error
+
+    def _look(self) -> None:
+        try:
+            self._room(self)
+        except GatewayError:
+            self.discard()
+            raise
 
     def _append_rest(self, rest: memoryview) -> None:
         while rest:

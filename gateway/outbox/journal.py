@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -25,12 +26,17 @@ class _Ticket(Generic[T]):
 class Journal:
     """Run operations on one connection, those that wait together in one transaction.
 
+    `settle` brings the folder to the disk; `alone` keeps other processes out of a transaction.
+
     Callers' own threads lead in turn: a thread of its own would cost a hand-over for each instance.
     """
 
-    def __init__(self, connection: sqlite3.Connection, settle: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, settle: Callable[[], None], alone: AbstractContextManager[object]
+    ) -> None:
         self._connection = connection
         self._settle = settle
+        self._alone = alone
         self._waiting: deque[_Ticket[object]] = deque()
         self._turn = threading.Lock()
 
@@ -58,7 +64,8 @@ class Journal:
         group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
         try:
             self._prepare(group)
-            self._write([ticket for ticket in group if ticket.error is None])
+            with self._alone:
+                self._write([ticket for ticket in group if ticket.error is None])
         except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.rollback()

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -60,10 +60,10 @@ class Outbox:
     def _enter(self) -> None:
         for path in (self._folder, self._folder / "incoming", self._folder / "owners"):
             path.mkdir(parents=True, exist_ok=True)
-        database = self._folder / "outbox.db"
-        with owners.alone(self._folder), ExitStack() as failing:
-            connection = schema.connect(database, busy=_BUSY)
-            failing.callback(connection.close)
+        with closing(owners.Lock(self._folder / "recovery.lock")) as entering, ExitStack() as failing, entering:
+            self._lock = owners.Lock(self._folder / "outbox.lock")
+            failing.callback(self._lock.close)
+            connection = self._connect(failing)
             recovery.prepare(self._folder, connection)
             now = self._clock()
             number = connection.execute("INSERT INTO owners (opened) VALUES (?)", (now,)).lastrowid
@@ -71,11 +71,16 @@ class Outbox:
             self._presence = owners.Presence(self._folder, self._owner)
             failing.callback(self._presence.leave)
             recovery.recover(self._folder, connection, owners.living(self._folder), now)
-            self._reader = schema.connect(database, busy=_BUSY)
+            self._reader = self._connect(failing)
             self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             failing.pop_all()
         self._ids = itertools.count(self._owner << 32)
-        self._journal = Journal(connection, settle=partial(os.fsync, self._descriptor))
+        self._journal = Journal(connection, partial(os.fsync, self._descriptor), self._lock)
+
+    def _connect(self, failing: ExitStack) -> sqlite3.Connection:
+        connection = schema.connect(self._folder / "outbox.db", busy=_BUSY)
+        failing.callback(connection.close)
+        return connection
 
     def close(self) -> None:
         """Let go of the folder; what is leased to us is taken back by the next that opens it."""
@@ -83,6 +88,7 @@ class Outbox:
         with self._reading_lock:
             self._reader.close()
         os.close(self._descriptor)
+        self._lock.close()
         self._presence.leave()
 
     def __enter__(self) -> Self:
@@ -158,7 +164,7 @@ class Outbox:
         except (OSError, sqlite3.Error) as error:
             target.unlink(missing_ok=True)
             raise spool_error(error) from error
-        incoming.moved()
+        incoming.given()
         self._remove([unwanted] if unwanted else [])
         self.wake()
         return receipt

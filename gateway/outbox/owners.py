@@ -2,20 +2,29 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time enter or recover the folder."""
-    descriptor = os.open(folder / "recovery.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+class Lock:
+    """Let one process at a time into a `with`; not for threads of one process.
+
+    Those that wait are woken in turn, where SQLite's own wait for its lock would sleep for up to 0.1 s.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+
+    def __enter__(self) -> Self:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
 
 class Presence:
@@ -34,7 +43,7 @@ class Presence:
 def living(folder: Path) -> frozenset[int]:
     """Return the numbers of the processes that hold their lock, and remove the files of those that do not.
 
-    Call it only inside `alone`: otherwise a process that just enters may be taken for dead.
+    Call it only with the folder's lock: otherwise a process that just enters may be taken for dead.
     """
     alive = set()
     for path in (folder / "owners").glob("*.lock"):

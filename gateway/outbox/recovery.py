@@ -20,7 +20,7 @@ Run = Callable[[Callable[[sqlite3.Connection], object]], object]
 
 
 def prepare(folder: Path, connection: sqlite3.Connection) -> None:
-    """Make the folders and the tables; call it inside `owners.alone`.
+    """Make the folders and the tables; call it with the folder's lock.
 
     Raises ConfigError when there are instances but no database: they were acknowledged, for nobody knows whom.
     """
@@ -35,7 +35,7 @@ def prepare(folder: Path, connection: sqlite3.Connection) -> None:
 
 
 def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int], now: float) -> None:
-    """Clear up what the processes that are not `living` left behind; call it inside `owners.alone`."""
+    """Clear up what the processes that are not `living` left behind; call it with the folder's lock."""
     connection.execute("BEGIN IMMEDIATE")
     # The requests of a dead process died with it: no need to wait until its leases run out.
     connection.execute(

@@ -74,7 +74,7 @@ def connect(path: Path, *, busy: float) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     # FULL syncs the log at each commit; WAL's default would lose the last commits in a power cut.
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute("PRAGMA cache_size = -16384")
     return connection
 
 

@@ -176,10 +176,11 @@ def test_what_asking_again_cannot_mend_is_asked_once(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "low", "high"),
-    [("120", 120, 120), (formatdate(time.time() + 90, usegmt=True), 60, 90), ("9" * 400, 3600, 3600)],
+    ("header", "low", "high"), [("120", 120, 120), ("a date in 90 s", 60, 90), ("9" * 400, 3600, 3600)]
 )
 def test_a_long_retry_after_is_handed_on_instead_of_waited_for(header: str, low: float, high: float) -> None:
+    if header == "a date in 90 s":  # counted from now, not from when the tests were collected
+        header = formatdate(time.time() + 90, usegmt=True)
     with scripted(Answer(503, {"Retry-After": header})) as server, client(server.url) as archive:
         with pytest.raises(errors.ArchiveBusy) as caught:
             archive.metadata("1.2")
@@ -281,6 +282,13 @@ def test_failures_without_uids_go_to_the_instances_named_nowhere_in_order(tmp_pa
             Outcome(stored=True),
             Outcome(stored=False, reason=272, named=False),
         ]
+
+
+def test_an_item_without_uid_stores_nothing(tmp_path: Path) -> None:
+    nameless = replace(upload(tmp_path, "1.4"), sop_instance="")
+    with scripted(Answer(200, JSON, stow(_00081199=[item()]))) as server, client(server.url) as archive:
+        with pytest.raises(errors.AnswerUnreadable):
+            archive.store([nameless])
 
 
 @pytest.mark.parametrize("reason", ["Infinity", "[]", '"A900"', "null", "{}"])

@@ -4,14 +4,16 @@ import os
 import resource
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 from spooled import arrival, content, data_set, put, receive
 
 from gateway.errors import ConfigError, DataSetError, SpoolBroken, SpoolFull
-from gateway.outbox import FILE_LOST, Entry, Limits, Outbox, Receipt, State
+from gateway.outbox import FILE_LOST, Duplicates, Entry, Limits, Outbox, Receipt, State
 from gateway.outbox.journal import Journal, _Ticket
 
 
@@ -49,6 +51,31 @@ def test_what_was_put_is_claimed_with_its_bytes(outbox: Outbox) -> None:
     assert entry.size == entry.path.stat().st_size
     assert entry.digest == hashlib.sha256(data).digest()
     assert (entry.peer, entry.called, entry.archive, entry.attempts) == ("CT01", "GATEWAY", "main", 1)
+
+
+def test_file_folder_and_log_are_synced_in_that_order_before_the_acknowledgement(
+    outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def noted(call: Callable[..., None], say: Callable[..., str]) -> Callable[..., None]:
+        def noting(*arguments: object) -> None:
+            steps.append(say(*arguments))
+            call(*arguments)
+
+        return noting
+
+    with Outbox(tmp_path, Limits(high_water=1)) as watched:
+        connection = watched._journal._connection
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        watched._journal._settle = noted(watched._journal._settle, lambda: "sync folder")
+        connection.set_trace_callback(lambda statement: steps.append(statement.split()[0]))
+        monkeypatch.setattr(os, "fsync", noted(os.fsync, lambda _: "sync file"))
+        monkeypatch.setattr(os, "rename", noted(os.rename, lambda _, to: f"rename to {Path(to).parent.name}"))
+        put(watched, arrival(), b"x")
+    writing = [step for step in dict.fromkeys(steps) if step not in {"SAVEPOINT", "SELECT", "RELEASE", "--"}]
+    assert writing == ["sync file", f"rename to {tmp_path.name}", "sync folder", "BEGIN", "INSERT", "COMMIT"]
 
 
 def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox: Outbox) -> None:
@@ -98,10 +125,10 @@ def test_a_delivered_instance_leaves_the_disk_but_answers_for_a_repeat_for_a_whi
     ],
 )
 def test_another_object_under_the_same_uids_is_handled_by_policy(
-    outbox: Outbox, tmp_path: Path, policy: str, receipt: Receipt, kept: bytes
+    outbox: Outbox, tmp_path: Path, policy: Duplicates, receipt: Receipt, kept: bytes
 ) -> None:
     put(outbox, arrival(), b"first")
-    assert put(outbox, arrival(), b"other", policy) is receipt  # type: ignore[arg-type]
+    assert put(outbox, arrival(), b"other", policy) is receipt
     (entry,) = claim(outbox)
     assert data_set(entry.path) == kept
     assert not entry.replaces
@@ -312,6 +339,22 @@ def test_above_the_high_water_mark_nothing_is_taken(tmp_path: Path) -> None:
             outbox.check_room("CT01", used.f_bavail * used.f_frsize // 2 + (64 << 20))
 
 
+def test_one_of_unknown_length_is_cut_off_when_it_passes_a_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.outbox.incoming._LOOK_EVERY", 1000)
+    with (
+        Outbox(tmp_path, Limits(high_water=1, peer_quota=5000)) as outbox,
+        outbox.incoming("CT01", b"header") as incoming,
+    ):
+        for _ in range(4):
+            incoming.write(bytes(1000))
+        with pytest.raises(SpoolFull, match="of this peer"):
+            incoming.write(bytes(1000))
+        assert list((tmp_path / "incoming").iterdir()) == []
+        outbox.check_room("CT01", 5000)
+
+
 def test_a_disk_that_fills_up_while_receiving_is_told_and_leaves_nothing(outbox: Outbox, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with outbox.incoming("CT01", b"header") as incoming:
@@ -394,7 +437,7 @@ def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) ->
     transactions: list[str] = []
     connection.set_trace_callback(transactions.append)
     gate = threading.Event()
-    journal = Journal(connection, lambda: settled.append(1))
+    journal = Journal(connection, lambda: settled.append(1), nullcontext())
     results: dict[int, object] = {}
 
     def insert(number: int) -> None:
@@ -419,12 +462,16 @@ def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) ->
     journal.close()
 
 
+def let_wait(journal: Journal, operation: Callable[[sqlite3.Connection], object]) -> None:
+    journal._waiting.append(_Ticket(operation, None))  # as if a thread had just come
+
+
 def test_an_operation_that_raises_changes_nothing_and_the_others_of_its_group_are_written(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     connection.execute("CREATE TABLE t (n INTEGER)")
-    journal = Journal(connection, lambda: None)
+    journal = Journal(connection, lambda: None, nullcontext())
     for number in range(3):
-        journal._waiting.append(_Ticket(lambda c, n=number: c.execute("INSERT INTO t VALUES (?)", (n,)), None))
+        let_wait(journal, partial(lambda n, c: c.execute("INSERT INTO t VALUES (?)", (n,)), number))
 
     def insert_and_fail(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO t VALUES (99)")
@@ -441,9 +488,9 @@ def test_whoever_waits_behind_more_than_a_group_still_gets_its_result(
 ) -> None:
     monkeypatch.setattr("gateway.outbox.journal._MOST", 2)
     connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
-    journal = Journal(connection, lambda: None)
+    journal = Journal(connection, lambda: None, nullcontext())
     for _ in range(5):
-        journal._waiting.append(_Ticket(lambda c: c.execute("SELECT 1"), None))
+        let_wait(journal, lambda c: c.execute("SELECT 1"))
     assert journal.run(lambda c: c.execute("SELECT 7").fetchone()) == (7,)
     journal.close()
 
