@@ -34,6 +34,8 @@ def test_each_service_fails_while_it_is_down_and_works_when_it_is_back(start_gat
         assert dcmtk.echoscu(gateway.port).status == 0x0000
         assert ask(gateway, receiver, tmp_path) == STATUSES
         for service, status in STATUSES.items():
+            # the line is written after the response
+            processes.await_true(lambda service=service: any(line["event"] == service for line in log_lines(gateway)))
             (line,) = [line for line in log_lines(gateway) if line["event"] == service]
             assert line["status"] == f"{status:04X}H"
             assert re.match("archive remote: .+", line["reason"])

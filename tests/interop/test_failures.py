@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import dcmtk
+import processes
 import pydicom.data
 import pytest
 from bench import wire
@@ -19,7 +20,12 @@ def said(gateway, log_lines):
     before = len(log_lines(gateway))
 
     def said(**fields):
-        lines = [line for line in log_lines(gateway)[before:] if fields.items() <= line.items()]
+        def found():
+            return [line for line in log_lines(gateway)[before:] if fields.items() <= line.items()]
+
+        # the line is written after the response
+        processes.await_true(found, 5, f"a log line with {fields}")
+        lines = found()
         assert not [value for value in PATIENT_DATA if value in str(lines)]
         assert dcmtk.echoscu(gateway.port).status == 0x0000
         return lines
