@@ -1,8 +1,7 @@
 """Answer C-FIND (PS3.4 C.4.1): identifier -> search -> pages -> matching here -> pending responses."""
 
 from collections.abc import Iterator
-
-from pydicom.dataset import Dataset
+from typing import Any
 
 from gateway.dicomweb.client import Client
 from gateway.dimse import commands
@@ -20,9 +19,14 @@ from gateway.status import (
     Status,
     status_of,
 )
-from gateway.translate import dicom_json
-from gateway.translate.identifier import decode_identifier, encode_identifier
-from gateway.translate.search import Search, group_patients, matches, plan, project
+from gateway.translate.computed import Computation, compute, further_request
+from gateway.translate.identifier import decode_identifier
+from gateway.translate.matching import text_of
+from gateway.translate.responses import Responder
+from gateway.translate.search import Search, group_patients, matches, plan
+
+Row = dict[str, Any]
+"""One entity in the DICOM JSON model."""
 
 
 def answer(session: Session, message: Message) -> None:
@@ -59,15 +63,14 @@ def _find(session: Session, message: Message, report: Report) -> Status:
             "CommandDataSetType": commands.DATA_SET_PRESENT,
         }
     )
+    responder = Responder(search, retrieve_aet=session.called, transfer_syntax=context.transfer_syntax)
     sent = 0
     report.note(level=search.level)
     try:
         with Ahead(session.association, answers(session.archive, search, session.max_scanned)) as batches:
             for batch in batches:
                 for match in batch:
-                    reply = encode_identifier(
-                        project(search, match, retrieve_aet=session.called), context.transfer_syntax
-                    )
+                    reply = responder.encode(match)
                     session.association.connection.send(session.association.message(context, command, reply))
                     sent += 1
                     if session.association.cancelled():
@@ -77,18 +80,36 @@ def _find(session: Session, message: Message, report: Report) -> Status:
     return Status(SUCCESS, "")
 
 
-def answers(archive: Client, search: Search, max_scanned: int) -> Iterator[list[Dataset]]:
-    """Yield the matches of a search, page by page; raises ArchiveError, ScanLimitReached."""
+def answers(archive: Client, search: Search, max_scanned: int) -> Iterator[list[Row]]:
+    """Yield the matches of a search, page by page, with what is computed from the entities below them.
+
+    Raises ArchiveError, ScanLimitReached.
+    """
+    for page in _matches(archive, search, max_scanned):
+        for row in page:
+            for way in search.computations:
+                row.update(compute(way, row, _below(archive, way, row)))
+        yield page
+
+
+def _matches(archive: Client, search: Search, max_scanned: int) -> Iterator[list[Row]]:
     if search.level == "PATIENT":
         # one answer per patient needs all of its studies
-        studies = [study for page in _pages(archive, search, max_scanned) for study in page]
-        yield group_patients(studies)
+        yield group_patients(study for page in _pages(archive, search, max_scanned) for study in page)
         return
     yield from _pages(archive, search, max_scanned)
 
 
-def _pages(archive: Client, search: Search, max_scanned: int) -> Iterator[list[Dataset]]:
-    seen: set[str] = set()
+def _below(archive: Client, way: Computation, row: Row) -> Iterator[Row]:
+    request = further_request(way, row, archive.profile)
+    if request is not None:
+        for page in archive.search(request.resource, request.parameters):
+            yield from page
+
+
+def _pages(archive: Client, search: Search, max_scanned: int) -> Iterator[list[Row]]:
+    unique = _STUDY_KEYS if search.studies_first else _UNIQUE_KEYS[search.level]
+    seen: set[tuple[str, ...]] = set()
     scanned = 0
     for request in search.requests:
         for page in archive.search(request.resource, request.parameters):
@@ -96,23 +117,18 @@ def _pages(archive: Client, search: Search, max_scanned: int) -> Iterator[list[D
             if scanned > max_scanned:
                 raise ScanLimitReached(f"the query would read more than {max_scanned} entries")
             matching = []
-            for entry in page:
-                dataset, _ = dicom_json.to_dataset(entry)
-                key = _key(dataset, search.level)
-                if key in seen or not matches(search, dataset):
-                    continue
-                seen.add(key)
-                matching.append(dataset)
+            for row in page:
+                key = tuple(text_of(row, tag) for tag in unique)
+                if key not in seen and matches(search, row):
+                    seen.add(key)
+                    matching.append(row)
             yield matching
 
 
+_STUDY_KEYS = (0x0020000D,)
 _UNIQUE_KEYS = {
-    "PATIENT": ("StudyInstanceUID",),
-    "STUDY": ("StudyInstanceUID",),
-    "SERIES": ("StudyInstanceUID", "SeriesInstanceUID"),
-    "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
+    "PATIENT": _STUDY_KEYS,
+    "STUDY": _STUDY_KEYS,
+    "SERIES": (*_STUDY_KEYS, 0x0020000E),
+    "IMAGE": (*_STUDY_KEYS, 0x0020000E, 0x00080018),
 }
-
-
-def _key(dataset: Dataset, level: str) -> str:
-    return "/".join(str(dataset.get(keyword, "")) for keyword in _UNIQUE_KEYS[level])

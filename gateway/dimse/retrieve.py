@@ -11,11 +11,18 @@ from gateway.dimse.ahead import Ahead
 from gateway.dimse.association import Message
 from gateway.dimse.commands import number, text
 from gateway.dimse.fetch import Fetched, Target, fetch
-from gateway.dimse.find import answers
+from gateway.dimse.find import Row, answers
 from gateway.dimse.negotiation import GET_MODELS, MOVE_MODELS
 from gateway.dimse.senders import OverDestination, OverThisAssociation, Sender
 from gateway.dimse.session import Report, Session, operation
-from gateway.errors import Cancelled, DestinationUnknown, DestinationUnreachable, GatewayError, PeerError
+from gateway.errors import (
+    AnswerUnreadable,
+    Cancelled,
+    DestinationUnknown,
+    DestinationUnreachable,
+    GatewayError,
+    PeerError,
+)
 from gateway.status import (
     ALL_SUB_OPERATIONS_FAILED,
     CANCEL,
@@ -29,7 +36,8 @@ from gateway.status import (
     status_of,
 )
 from gateway.translate.identifier import decode_identifier, encode_identifier
-from gateway.translate.search import expand_plan
+from gateway.translate.matching import text_of
+from gateway.translate.search import Search, expand_plan, instances_of
 
 log = structlog.get_logger("gateway.dimse")
 
@@ -114,7 +122,7 @@ def _retrieve(session: Session, message: Message, service: Service, progress: Pr
         session.archive.profile,
         session.negotiated_for(message),
     )
-    with Ahead(session.association, answers(session.archive, search, session.max_scanned)) as pages:
+    with Ahead(session.association, _instances(session, search)) as pages:
         targets = _targets(pages)
     if len(targets) > _MOST_SUB_OPERATIONS:
         return Status(0xA701, comment(f"{len(targets)} instances are more than {_MOST_SUB_OPERATIONS}"))
@@ -136,19 +144,32 @@ def _sender(session: Session, message: Message, service: Service) -> Sender:
     return OverDestination(session, destination, peer, message.identifier)
 
 
-def _targets(pages: "Ahead[list[Dataset]]") -> list[Target]:
+def _instances(session: Session, search: Search) -> Iterator[list[Row]]:
+    """Yield the instances that are named, by way of their studies where the archive needs that."""
+    for page in answers(session.archive, search, session.max_scanned):
+        if not search.studies_first:
+            yield page
+            continue
+        for study in page:
+            request = instances_of(study, session.archive.profile)
+            if request is None:
+                raise AnswerUnreadable(session.archive.name, "a study without Study Instance UID")
+            yield from session.archive.search(request.resource, request.parameters)
+
+
+def _targets(pages: "Ahead[list[Row]]") -> list[Target]:
     unique: Mapping[str, Target] = {
-        target.sop_instance: target for page in pages for entry in page if (target := _target(entry)).sop_instance
+        target.sop_instance: target for page in pages for row in page if (target := _target(row)).sop_instance
     }
     return list(unique.values())
 
 
-def _target(entry: Dataset) -> Target:
+def _target(row: Row) -> Target:
     return Target(
-        study=str(entry.get("StudyInstanceUID", "")),
-        series=str(entry.get("SeriesInstanceUID", "")),
-        sop_class=str(entry.get("SOPClassUID", "")),
-        sop_instance=str(entry.get("SOPInstanceUID", "")),
+        study=text_of(row, 0x0020000D),
+        series=text_of(row, 0x0020000E),
+        sop_class=text_of(row, 0x00080016),
+        sop_instance=text_of(row, 0x00080018),
     )
 
 

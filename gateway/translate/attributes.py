@@ -82,7 +82,7 @@ def read_json(tag: int, element: object) -> Attribute | None:
     A VR other than the dictionary's is replaced by it when the values allow. The items of a sequence are
     left as they are.
     """
-    if not isinstance(element, Mapping):
+    if not isinstance(element, dict):
         return None
     vr = element.get("vr")
     known = known_vrs(tag)
@@ -135,15 +135,15 @@ def _ascii(value: object) -> str:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_unicode(value)
+        return value
     if value is None:
         return ""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _MalformedError
-    if not value.isascii():
-        _check_unicode(value)
-    return value
+    return str(value)
 
 
 def _check_unicode(value: str) -> None:
@@ -158,16 +158,19 @@ def _person_name(value: object) -> str:
         return ""
     if isinstance(value, str):
         return _text(value)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise _MalformedError
     groups = [value.get(group) or "" for group in _GROUPS]
-    if not all(isinstance(group, str) for group in groups):
-        raise _MalformedError
-    return _text("=".join(groups).rstrip("="))
+    try:
+        return _text("=".join(groups).rstrip("="))
+    except TypeError as error:
+        raise _MalformedError from error
 
 
 def integer_string(value: object) -> str:
     """Give an IS value for a number or a numeric text; "" for nothing. Raise when it is not an integer."""
+    if type(value) is int and -(10**11) < value < 10**11:
+        return str(value)
     if value is None or value == "":
         return ""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -240,7 +243,7 @@ def _attribute_tag(value: object) -> int:
 def _item(value: object) -> Mapping[str, Any]:
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise _MalformedError
     return value
 

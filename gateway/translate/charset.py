@@ -200,6 +200,6 @@ def _choose(character: str, sets: Sequence[_CodedSet]) -> tuple[_CodedSet | None
         if coded.kind == "pairs":
             if code.startswith(coded.escape):
                 return coded, code[len(coded.escape) : len(coded.escape) + 2]
-        elif code[0] >= 0x80 and (coded.codec != "shift_jis" or len(code) == 1):
-            return coded, code
+        elif code[0] >= 0x80 and len(code) == (1 if coded.kind == "single" else 2):
+            return coded, code  # Python also has multi-byte codes in shift_jis and composed syllables in euc_kr
     return None, b""

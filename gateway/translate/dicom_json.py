@@ -48,12 +48,18 @@ def _to_dataset(model: Mapping[str, Any], depth: int) -> tuple[Dataset, int]:
 
 
 def to_element(tag: int, attribute: Attribute) -> DataElement:
-    """Build pydicom's element; the items of a sequence must be data sets already."""
+    """Build pydicom's element; the items of a sequence must be data sets already.
+
+    Texts that are no numbers, as keys of VR IS and DS may be, are held as they are.
+    """
     vr, values = attribute
     value: Any = values
     if vr != "SQ":
         value = None if not values else values[0] if len(values) == 1 else values
-    return DataElement(BaseTag(tag), vr, value, validation_mode=config.IGNORE)
+    try:
+        return DataElement(BaseTag(tag), vr, value, validation_mode=config.IGNORE)
+    except (ValueError, TypeError, OverflowError):
+        return DataElement(BaseTag(tag), vr, value, already_converted=True)
 
 
 def from_dataset(dataset: Dataset, *, bulk: bool) -> dict[str, Any]:

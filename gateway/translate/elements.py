@@ -1,12 +1,13 @@
 """The value field of an element (PS3.5 6.2) to an attribute's values, whatever a peer or a file put there."""
 
 import struct
-from array import array
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any, Final
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence
 from pydicom.tag import BaseTag
 
 from gateway.translate import charset
@@ -19,6 +20,7 @@ from gateway.translate.attributes import (
     Attribute,
     known_vrs,
 )
+from gateway.translate.encoding import WORD, swapped
 
 NUMBER_FORMATS: Final = {
     "SS": "h",
@@ -31,7 +33,6 @@ NUMBER_FORMATS: Final = {
     "FD": "d",
 }
 """`struct` formats of the binary numbers (PS3.5 Table 6.2-1)."""
-_WORDS: Final = {"OW": "H", "OF": "I", "OL": "I", "OD": "Q", "OV": "Q"}
 
 
 def read_element(
@@ -49,7 +50,7 @@ def read_element(
     if vr in (None, "UN"):  # UN is written by those who did not know the tag; we may (PS3.5 6.2.2)
         vr = _implied_vr(dataset, tag)
     if vr == "SQ":
-        return _read_sequence(dataset, tag)
+        return _read_items(element)
     if vr not in VRS:
         return None
     values = _decode_value(vr, element, terms, errors)
@@ -67,11 +68,15 @@ def _implied_vr(dataset: Dataset, tag: BaseTag) -> str:
     return "OW" if "OW" in known else known[0]
 
 
-def _read_sequence(dataset: Dataset, tag: BaseTag) -> Attribute | None:
+def _read_items(element: RawDataElement) -> Attribute | None:
+    data = element.value or b""
+    is_implicit = element.is_implicit_VR or element.VR == "UN"
     try:
-        return Attribute("SQ", list(dataset[tag].value))
+        # Any encoding will do here: texts are decoded from their bytes, in the character set in force.
+        items = read_sequence(BytesIO(data), is_implicit, element.is_little_endian, len(data), "ascii")
     except Exception:  # noqa: BLE001  what pydicom raises for damaged items is not documented
         return None
+    return Attribute("SQ", list(items))
 
 
 def _python_values(element: DataElement) -> list[Any]:
@@ -95,7 +100,7 @@ def _decode_value(vr: str, element: RawDataElement, terms: Sequence[str], errors
     if vr in TEXT_VRS:
         return _decode_text(vr, data, terms, errors)
     if vr in BULK_VRS:
-        return [data if element.is_little_endian or vr not in _WORDS else _swapped(_WORDS[vr], data)]
+        return [data if element.is_little_endian or vr not in WORD else swapped(data, WORD[vr])]
     order = "<" if element.is_little_endian else ">"
     try:
         if vr == "AT":
@@ -114,9 +119,3 @@ def _decode_text(vr: str, data: bytes, terms: Sequence[str], errors: charset.Err
     if not text:
         return []
     return [text] if vr in SINGLE_TEXT_VRS else [value.rstrip(" \0") for value in text.split("\\")]
-
-
-def _swapped(words: str, data: bytes) -> bytes:
-    values = array(words, data[: len(data) - len(data) % array(words).itemsize])
-    values.byteswap()
-    return values.tobytes()

@@ -90,9 +90,9 @@ _PATIENT_GROUP: Final = 0x0010
 
 
 def level_of(tag: int) -> str | None:
-    """Give the level an attribute belongs to; None for private and unknown ones, which belong to every level."""
+    """Give the level an attribute belongs to; None for those of every level, private and unknown ones included."""
     keyword = keyword_for_tag(tag)
-    if not keyword:
+    if not keyword or keyword == "TimezoneOffsetFromUTC":
         return None
     if keyword in _STUDY_KEYWORDS:
         return STUDY

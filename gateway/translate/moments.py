@@ -8,7 +8,7 @@ import calendar
 import re
 from collections.abc import Callable
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 DAY: Final = 86_400_000_000
@@ -45,6 +45,7 @@ class Moment(NamedTuple):
 Reader = Callable[[str], Moment | None]
 
 
+@lru_cache(maxsize=4096)
 def read_date(text: str) -> Moment | None:
     """Read a DA value as a proleptic ordinal of its day; None when it is not a date."""
     match = _DATE.fullmatch(text.strip())
@@ -58,6 +59,7 @@ def read_date(text: str) -> Moment | None:
     return Moment(ordinal, ordinal)
 
 
+@lru_cache(maxsize=4096)
 def read_time(text: str) -> Moment | None:
     """Read a TM value in microseconds since midnight; None when it is not a time."""
     match = _TIME.fullmatch(text.strip())

@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Callable
 from typing import Final
 
-COMPONENTS: Final = 5
 _WORD_ENDS: Final = re.compile(r"[\^=,*\s]+")
 
 Test = Callable[[str], bool]
@@ -55,11 +54,14 @@ def _group_test(key: str) -> Test | None:
     if "*" not in key and "?" not in key:
         return lambda group: group == key
     pattern = wildcard(key)
+    delimiters = key.count("^")
 
     def test(group: str) -> bool:
-        # All forms of a group that differ in trailing empty components are the same group.
-        missing = max(COMPONENTS - 1 - group.count("^"), 0)
-        return any(pattern.fullmatch(group + "^" * more) for more in range(missing + 1))
+        if pattern.fullmatch(group):
+            return True
+        # The delimiters of the key may stand for empty components that the group does not write.
+        missing = delimiters - group.count("^")
+        return any(pattern.fullmatch(group + "^" * more) for more in range(1, missing + 1))
 
     return test
 

@@ -23,7 +23,8 @@ class Profile:
     wildcard: bool = True
     """`*` and `?` in the values of a search are wildcards; False: they are taken literally and never sent."""
     name_wildcard: bool = False
-    """PN values are matched with wildcards and without regard to case, so that `*DOE*` yields a superset."""
+    """PN values are matched whole, with wildcards and whatever the case: `*DOE*` yields a superset. Of Orthanc this
+    is true unless its option QidoCaseSensitive is set."""
     uid_list: bool = True
     """A comma-separated list of UIDs is one search; False: one search per UID."""
     unknown_attribute: Literal["reject", "ignore"] = "reject"
@@ -45,6 +46,8 @@ class Profile:
         }
     )
     """Computed attributes that a search returns when asked; the others cost further searches."""
+    sequences: bool = True
+    """A search returns sequences that are asked for; False: keys that are sequences cannot be matched."""
     flat_search: bool = True
     """`/series` and `/instances` can be searched across studies, as relational queries need."""
     plain_values_only: bool = False
@@ -115,7 +118,9 @@ _ORTHANC_FILTERS: Filters = MappingProxyType(
                 "StudyDescription",
                 "AccessionNumber",
                 "PatientID",
+                "PatientName",
                 "PatientBirthDate",
+                "ReferringPhysicianName",
             }
         ),
         "SERIES": frozenset({"SeriesInstanceUID", "Modality"}),
@@ -156,12 +161,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         ),
         "orthanc": Profile(
             name="orthanc",
-            uid_list=False,
+            name_wildcard=True,
             unknown_attribute="ignore",
             include_all=False,
             max_limit=1000,
             filters=_ORTHANC_FILTERS,
             plain_values_only=True,
+            sequences=False,
         ),
         "dcm4chee": replace(_STANDARD, name="dcm4chee", max_limit=1000),
         "aws": Profile(

@@ -1,310 +1,370 @@
-"""Turn an identifier into a search of an archive and finish the match here (PS3.4 C.2.2.2, C.4.1, C.6)."""
+"""Turn an identifier into a search of an archive, and an archive's rows into answers (PS3.4 C.4.1, C.4.2 and C.6)."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from operator import itemgetter
+from typing import Any, Final
 
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from gateway.errors import IdentifierError
-from gateway.translate.matching import is_universal, matches_key, values
+from gateway.translate import charset, moments, pushdown
+from gateway.translate.attributes import BULK_VRS, Attribute, read_json, read_tag
+from gateway.translate.computed import COMPUTED, Computation, computation, is_supplied
+from gateway.translate.dicom_json import MAX_DEPTH, from_dataset, to_element
+from gateway.translate.encode import Elements
+from gateway.translate.levels import IMAGE, PATIENT, SERIES, STUDY, UNIQUE_KEYS, Model, is_below
+from gateway.translate.matching import (
+    UID,
+    Condition,
+    Key,
+    Negotiated,
+    attribute_of,
+    conditions,
+    keyword_of,
+    read_keys,
+    satisfies,
+    text_of,
+)
 from gateway.translate.profiles import Profile
+from gateway.translate.pushdown import Request
+from gateway.translate.zones import localised
 
+__all__ = [
+    "Elements",
+    "Entity",
+    "Model",
+    "Negotiated",
+    "Request",
+    "Search",
+    "answer",
+    "expand_plan",
+    "group_patients",
+    "instances_of",
+    "malformed",
+    "matches",
+    "plan",
+    "project",
+]
 
-class Model(Enum):
-    """Name an information model (PS3.4 C.6)."""
+Entity = Mapping[str, Any] | Dataset
+"""One row of an archive's answer: the DICOM JSON model itself (fast), or a data set made of it."""
 
-    PATIENT_ROOT = auto()
-    STUDY_ROOT = auto()
-    PATIENT_STUDY_ONLY = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Negotiated:
-    """Hold what SOP Class Extended Negotiation agreed on (PS3.4 C.5)."""
-
-    relational: bool = False
-    combined_datetime: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Hold one search request; its parameters are names and values, not encoded yet."""
-
-    resource: str
-    parameters: tuple[tuple[str, str], ...]
+_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    PATIENT: ("StudyInstanceUID", "PatientID", "IssuerOfPatientID", "StudyDate", "StudyTime"),
+    STUDY: ("StudyInstanceUID",),
+    SERIES: ("StudyInstanceUID", "SeriesInstanceUID"),
+    IMAGE: ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
+}
+"""What the gateway itself needs of each row: to know repeats, to group, to retrieve."""
+_OWN: Final = frozenset({"QueryRetrieveLevel", "RetrieveAETitle", "InstanceAvailability", "SpecificCharacterSet"})
+"""Attributes of the identifier that the gateway answers itself, whatever value they have in the request."""
+_LEVEL: Final = 0x00080052
+_RETRIEVE_AET: Final = 0x00080054
+_AVAILABILITY: Final = 0x00080056
+_NEVER_MATCHED: Final = (COMPUTED - {"ModalitiesInStudy"}) | {"TimezoneOffsetFromUTC", "RetrieveURL"}
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Hold the requests whose union is a superset of the answer, and the keys that finish it here."""
+    """Hold the searches whose union is a superset of the answer, and what makes the answer of their rows."""
 
     level: str
     requests: tuple[Request, ...]
-    keys: tuple[DataElement, ...]
-    return_keys: tuple[DataElement, ...]
+    conditions: tuple[Condition, ...]
+    """What is matched here; kept in words for those who ask why."""
+    return_keys: tuple[Key, ...]
+    """What was asked for and can be known at the level, and the unique key of the level."""
+    blank_keys: tuple[Key, ...] = ()
+    """What was asked for and belongs to a lower level or to DICOMweb: returned without a value."""
+    computations: tuple[Computation, ...] = ()
+    """Attributes that cost further searches for each match."""
     unsupported_keys: frozenset[str] = frozenset()
+    """Keys with a value that cannot be matched: the pending status is FF01."""
+    studies_first: bool = False
+    """The rows are studies, in each of which `instances_of` then has to be searched (of `expand_plan` only)."""
+    zone: int | None = None
+    """Minutes east of UTC of the identifier's times, where timezone query adjustment was negotiated."""
 
 
-LEVELS = {
-    Model.PATIENT_ROOT: ("PATIENT", "STUDY", "SERIES", "IMAGE"),
-    Model.STUDY_ROOT: ("STUDY", "SERIES", "IMAGE"),
-    Model.PATIENT_STUDY_ONLY: ("PATIENT", "STUDY"),
-}
-UNIQUE_KEYS = {
-    "PATIENT": "PatientID",
-    "STUDY": "StudyInstanceUID",
-    "SERIES": "SeriesInstanceUID",
-    "IMAGE": "SOPInstanceUID",
-}
-_NEEDED = {
-    "PATIENT": ("StudyInstanceUID", "PatientID", "IssuerOfPatientID", "StudyDate"),
-    "STUDY": ("StudyInstanceUID",),
-    "SERIES": ("StudyInstanceUID", "SeriesInstanceUID"),
-    "IMAGE": ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
-}
-_OURS = frozenset({"QueryRetrieveLevel", "RetrieveAETitle", "InstanceAvailability", "SpecificCharacterSet"})
-# Attributes of one level only: asked for at a higher one, their value would be that of some entity below
-_SERIES_KEYS = frozenset(
-    {
-        "SeriesInstanceUID",
-        "Modality",
-        "SeriesNumber",
-        "SeriesDescription",
-        "SeriesDate",
-        "SeriesTime",
-        "BodyPartExamined",
-        "Laterality",
-        "ProtocolName",
-        "PerformedProcedureStepStartDate",
-        "PerformedProcedureStepStartTime",
-        "PerformedProcedureStepID",
-        "RequestAttributesSequence",
-    }
-)
-_IMAGE_KEYS = frozenset(
-    {
-        "SOPInstanceUID",
-        "SOPClassUID",
-        "InstanceNumber",
-        "ContentDate",
-        "ContentTime",
-        "AcquisitionDate",
-        "AcquisitionTime",
-        "AcquisitionNumber",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-    }
-)
-_BELOW = {
-    "PATIENT": _SERIES_KEYS | _IMAGE_KEYS,
-    "STUDY": _SERIES_KEYS | _IMAGE_KEYS,
-    "SERIES": _IMAGE_KEYS,
-    "IMAGE": frozenset[str](),
-}
-_NEVER_KEYS = frozenset(
-    {
-        "NumberOfStudyRelatedSeries",
-        "NumberOfStudyRelatedInstances",
-        "NumberOfSeriesRelatedInstances",
-        "NumberOfPatientRelatedStudies",
-        "NumberOfPatientRelatedSeries",
-        "NumberOfPatientRelatedInstances",
-        "TimezoneOffsetFromUTC",
-    }
-)
-_UID = re.compile(r"[0-9.]{1,64}")
-_DATE = re.compile(r"[0-9]{8}|[0-9]{4}\.[0-9]{2}\.[0-9]{2}")
-_PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
-_TEXT_VRS = frozenset({"LO", "SH", "CS", "AE"})
+def plan(
+    identifier: Dataset,
+    model: Model,
+    profile: Profile,
+    negotiated: Negotiated,
+    *,
+    default_level: str = "",
+    lenient: bool = False,
+) -> Search:
+    """Plan the search for a C-FIND identifier; raises IdentifierError for everything that is A900.
 
-
-def plan(identifier: Dataset, model: Model, profile: Profile, negotiated: Negotiated) -> Search:
-    """Plan the search for a C-FIND identifier; raises IdentifierError for everything that is A900."""
-    level = _level(identifier, model)
-    uids = _upper_uids(identifier, model, level, relational=negotiated.relational)
-    wanted = [element for element in identifier if _is_key(element)]
-    keys = tuple(key for key in wanted if key.keyword not in _BELOW[level])
-    for key in keys:
-        _check(key)
-    include = ("includefield", ",".join(dict.fromkeys(_include(identifier, level))))
-    requests = tuple(
-        Request(resource, (*pushed, include)) for resource, pushed in _requests(level, uids, keys, profile)
+    `default_level` is for peers that send no Query/Retrieve Level; `lenient` lets unique keys of upper levels be
+    missing as if relational queries were negotiated (PS3.4 C.4.1.2).
+    """
+    keys = {key.keyword: key for key in read_keys(identifier, negotiated)}
+    level = _level(keys, model, default_level)
+    if not (negotiated.relational or lenient):
+        _require_above(keys, model, level)
+    zone = _zone(keys) if negotiated.timezone else None
+    asked = [key for keyword, key in keys.items() if keyword not in _OWN]
+    known = [key for key in asked if not is_below(key.tag, level) and key.keyword != "RetrieveURL"]
+    narrowing = [key for key in known if _can_match(key, level, profile)]
+    wanted = conditions(narrowing, negotiated, zone or 0)
+    fields, computations = _fields(known, level, profile)
+    requests, dropped = pushdown.requests(
+        level, _sendable(narrowing, negotiated), fields, profile, margin=0 if zone is None else 1
     )
-    unsupported = frozenset(str(key.keyword) for key in wanted if key not in keys)
-    return Search(level, requests, keys, tuple(identifier), unsupported)
-
-
-def expand_plan(identifier: Dataset, model: Model, profile: Profile, negotiated: Negotiated) -> Search:
-    """Plan the search for the instances that a C-MOVE or C-GET identifier names (PS3.4 C.4.2.2.1)."""
-    level = _level(identifier, model)
-    unique = identifier.get(UNIQUE_KEYS[level])
-    if not unique:
-        raise IdentifierError(UNIQUE_KEYS[level], "a retrieve needs a value here")
-    uids = _upper_uids(identifier, model, level, relational=negotiated.relational)
-    keys = [
-        identifier[keyword]
-        for above in LEVELS[model][: LEVELS[model].index(level) + 1]
-        if (keyword := UNIQUE_KEYS[above]) in identifier and values(identifier[keyword])
-    ]
-    for key in keys:
-        if key.VR != "UI" and re.search(r"[*?]", str(key.value)):
-            raise IdentifierError(str(key.keyword), "wildcards are not allowed in a retrieve")
-        _check(key)
-    include = ("includefield", "00080016,0020000D,0020000E,00080018,00100020")
-    requests = tuple(
-        Request(resource, (*pushed, include)) for resource, pushed in _requests("IMAGE", uids, keys, profile)
+    _require_searchable(requests, profile)
+    unmatched = {key.keyword for key in asked if key not in narrowing and not key.is_universal}
+    unmatched.discard("TimezoneOffsetFromUTC")  # says how times are meant, and is no key (PS3.4 C.2.2.2)
+    return Search(
+        level=level,
+        requests=requests,
+        conditions=wanted,
+        return_keys=(_unique_key(level), *known),
+        blank_keys=tuple(key for key in asked if key not in known),
+        computations=computations,
+        unsupported_keys=frozenset(unmatched | {keyword_of(tag) for tag in dropped}),
+        zone=zone,
     )
-    return Search("IMAGE", requests, tuple(keys), tuple(keys))
 
 
-def matches(search: Search, entity: Dataset) -> bool:
-    """Say whether an archive's answer matches all keys."""
-    return all(matches_key(key, entity) for key in search.keys)
+def _unique_key(level: str) -> Key:
+    return Key(_tag(UNIQUE_KEYS[level]), "LO" if level == PATIENT else "UI", ())
 
 
-def project(search: Search, entity: Dataset, *, retrieve_aet: str) -> Dataset:
-    """Make the identifier of a pending response: what was asked for, zero length when unknown, nothing else."""
-    answer = Dataset()
-    for key in search.return_keys:
-        answer[key.tag] = _projected(key, entity)
-    answer.SpecificCharacterSet = "ISO_IR 192"
-    answer.QueryRetrieveLevel = search.level
-    answer.RetrieveAETitle = retrieve_aet
-    answer.InstanceAvailability = "ONLINE"
-    unique = UNIQUE_KEYS[search.level]
-    if unique not in answer or not answer[unique].value:
-        setattr(answer, unique, entity.get(unique, ""))
-    return answer
-
-
-def group_patients(studies: Sequence[Dataset]) -> list[Dataset]:
-    """Give one entity per patient: Patient ID and its issuer, with the demographics of the newest study."""
-    newest: dict[tuple[str, str], Dataset] = {}
-    for study in studies:
-        patient = (str(study.get("PatientID", "") or ""), str(study.get("IssuerOfPatientID", "") or ""))
-        held = newest.get(patient)
-        if held is None or str(study.get("StudyDate", "")) > str(held.get("StudyDate", "")):
-            newest[patient] = study
-    return list(newest.values())
-
-
-def _level(identifier: Dataset, model: Model) -> str:
-    level = str(identifier.get("QueryRetrieveLevel", "") or "").strip()
-    if level not in LEVELS[model]:
-        raise IdentifierError("QueryRetrieveLevel", f"must be one of {', '.join(LEVELS[model])}")
+def _level(keys: Mapping[str, Key], model: Model, default: str) -> str:
+    key = keys.get("QueryRetrieveLevel")
+    level = str(key.values[0]).upper() if key and key.values else default.upper()
+    if level not in model.value:
+        raise IdentifierError("QueryRetrieveLevel", f"must be one of {', '.join(model.value)}")
     return level
 
 
-def _upper_uids(identifier: Dataset, model: Model, level: str, *, relational: bool) -> dict[str, list[str]]:
-    """Give the UIDs of study, series and instance; above the level each is one value, unless relational."""
-    levels = LEVELS[model]
-    for above in levels[: levels.index(level)]:
-        keyword = UNIQUE_KEYS[above]
-        found = _values(identifier, keyword)
-        single = len(found) == 1 and not (above == "PATIENT" and re.search(r"[*?]", found[0]))
-        if not single and not relational:
-            raise IdentifierError(keyword, "needs one value at this level")
-    uids = {}
-    for name in ("STUDY", "SERIES", "IMAGE"):
-        uids[name] = _values(identifier, UNIQUE_KEYS[name])
-    return uids
+def _require_above(keys: Mapping[str, Key], model: Model, level: str) -> None:
+    for above in model.above(level):
+        key = keys.get(UNIQUE_KEYS[above])
+        if key is None or key.is_universal or len(key.values) != 1 or _has_wildcard(key):
+            raise IdentifierError(
+                UNIQUE_KEYS[above], f"needs one value at level {level}; relational queries were not negotiated"
+            )
 
 
-def _values(identifier: Dataset, keyword: str) -> list[str]:
-    return values(identifier[keyword]) if keyword in identifier else []
+def _has_wildcard(key: Key) -> bool:
+    return any("*" in value or "?" in value for value in key.values)
 
 
-def _is_key(element: DataElement) -> bool:
-    return element.keyword not in _OURS and element.keyword not in _NEVER_KEYS and not is_universal(element)
+def _zone(keys: Mapping[str, Key]) -> int | None:
+    key = keys.get("TimezoneOffsetFromUTC")
+    if key is None or key.is_universal:
+        return None
+    minutes = moments.read_offset(key.values[0])
+    if minutes is None:
+        raise IdentifierError("TimezoneOffsetFromUTC", "not an offset such as +0100")
+    return minutes
 
 
-def _check(key: DataElement) -> None:
-    for value in values(key) if key.VR != "SQ" else []:
-        if key.VR == "UI" and not _UID.fullmatch(value):
-            raise IdentifierError(str(key.keyword), "is not a UID")
-        if key.VR == "DA":
-            ends = value.split("-")
-            good = len(ends) <= 2 and any(ends) and all(not end or _DATE.fullmatch(end.strip()) for end in ends)
-            if not good:
-                raise IdentifierError(str(key.keyword), "is not a date or a range of dates")
+def _can_match(key: Key, level: str, profile: Profile) -> bool:
+    if key.keyword == "ModalitiesInStudy":
+        return is_supplied(key.keyword, level, profile)
+    if key.vr == "SQ":
+        return profile.sequences
+    return key.keyword not in _NEVER_MATCHED and key.vr not in BULK_VRS
 
 
-def _include(identifier: Dataset, level: str) -> Iterable[str]:
-    for keyword in _NEEDED[level]:
-        yield f"{tag_for_keyword(keyword) or 0:08X}"
-    for element in identifier:
-        if element.keyword and element.keyword not in _OURS | _BELOW[level]:
-            yield f"{int(element.tag):08X}"
+def _sendable(keys: Iterable[Key], negotiated: Negotiated) -> dict[str, Key]:
+    """Give the keys that may be sent as filters; fuzzy names find more than an archive would."""
+    empty = ('""',) if negotiated.empty_value else None
+    return {
+        key.keyword: key
+        for key in keys
+        if not (key.vr == "PN" and negotiated.fuzzy) and key.values != empty and not key.is_universal
+    }
 
 
-def _projected(key: DataElement, entity: Dataset) -> DataElement:
-    """Give the entity's element for a return key; of a sequence only what the key's item names, if it has one."""
-    found = entity.get(key.tag)
-    if found is None or found.VR != key.VR:
-        return DataElement(key.tag, key.VR, [] if key.VR == "SQ" else None)
-    if key.VR != "SQ" or not key.value or not len(key.value[0]):
-        return found
-    items = []
-    for item in found.value:
-        kept = Dataset()
-        for inner in key.value[0]:
-            kept[inner.tag] = _projected(inner, item)
-        items.append(kept)
-    return DataElement(key.tag, "SQ", items)
+def _fields(keys: Iterable[Key], level: str, profile: Profile) -> tuple[list[int], tuple[Computation, ...]]:
+    """Give the attributes to ask the archive for, and how to compute those that it does not."""
+    fields = [_tag(keyword) for keyword in _NEEDED[level]]
+    computations = []
+    for key in keys:
+        if key.keyword not in COMPUTED or is_supplied(key.keyword, level, profile):
+            fields += [key.tag] if key.vr not in BULK_VRS else []
+        elif way := computation(key.keyword, profile):
+            computations.append(way)
+            fields.append(_tag("PatientID"))
+    return list(dict.fromkeys(fields)), tuple(computations)
 
 
-def _requests(
-    level: str, uids: dict[str, list[str]], keys: Sequence[DataElement], profile: Profile
-) -> Iterable[tuple[str, tuple[tuple[str, str], ...]]]:
-    """Give the resources to search, the union of which holds the answer, with the parameters each takes."""
-    for resource, levels in _bases(level, uids["STUDY"], uids["SERIES"]):
-        sets: list[tuple[tuple[str, str], ...]] = [()]
-        for key in keys:
-            if choices := _pushed(key, levels, profile):
-                sets = [(*have, (str(key.keyword), choice)) for have in sets for choice in choices]
-        for parameters in sets:
-            yield resource, parameters
+def _require_searchable(requests: Iterable[Request], profile: Profile) -> None:
+    if not profile.flat_search and any(request.resource in ("series", "instances") for request in requests):
+        raise IdentifierError("StudyInstanceUID", "needs a value: this archive searches only within a study")
 
 
-def _bases(level: str, studies: list[str], series: list[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Give the resources and the levels whose attributes each takes as parameters."""
-    if level in ("PATIENT", "STUDY"):
-        return [("studies", ("STUDY",))]
-    if level == "SERIES":
-        inside = [(f"studies/{study}/series", ("SERIES",)) for study in studies]
-        return [*inside] or [("series", ("STUDY", "SERIES"))]
-    if studies and series:
-        return [(f"studies/{one}/series/{other}/instances", ("IMAGE",)) for one in studies for other in series]
-    inside_study = [(f"studies/{study}/instances", ("SERIES", "IMAGE")) for study in studies]
-    return [*inside_study] or [("instances", ("STUDY", "SERIES", "IMAGE"))]
+def _tag(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return tag
 
 
-def _pushed(key: DataElement, levels: Sequence[str], profile: Profile) -> list[str]:
-    """Give the values to push for a key, one request each; none when a push could lose an answer."""
-    keyword, found = str(key.keyword), values(key) if key.VR != "SQ" else []
-    if profile.filters is None or not any(keyword in profile.filters.get(level, ()) for level in levels):
-        return []
-    if key.VR == "DA":
-        return _date(found[0], profile) if len(found) == 1 else []
-    if key.VR == "UI" or keyword in ("Modality", "ModalitiesInStudy"):
-        plain = all(_PLAIN.fullmatch(value) for value in found)
-        return found if plain and len(found) <= _MOST_REQUESTS else []
-    exact = key.VR in _TEXT_VRS and len(found) == 1 and not _NOT_EXACT.search(found[0])
-    return found if exact and (_PLAIN.fullmatch(found[0]) or not profile.plain_values_only) else []
+def expand_plan(
+    identifier: Dataset,
+    model: Model,
+    profile: Profile,
+    negotiated: Negotiated,
+    *,
+    default_level: str = "",
+    lenient: bool = False,
+) -> Search:
+    """Plan the search for the instances of a C-MOVE or C-GET identifier; raises IdentifierError (PS3.4 C.4.2.1.4).
+
+    Only the level and the unique keys count: one value above the level, one or a list of UIDs at it. The rows have
+    SOP Class UID and the UIDs of study, series and instance. When `studies_first` is set they are studies.
+    """
+    relevant = Dataset()
+    for keyword in ("SpecificCharacterSet", "QueryRetrieveLevel", *UNIQUE_KEYS.values()):
+        if keyword in identifier:
+            relevant[keyword] = identifier.get_item(keyword)
+    keys = {key.keyword: key for key in read_keys(relevant, negotiated)}
+    level = _level(keys, model, default_level)
+    if not (negotiated.relational or lenient):
+        _require_above(keys, model, level)
+    named = _named(keys, model, level)
+    wanted = conditions(named.values(), Negotiated())
+    studies_first = level == PATIENT and not (
+        profile.flat_search and pushdown.choices_of(named["PatientID"], profile)
+    )
+    below = STUDY if studies_first else IMAGE
+    fields = [_tag(keyword) for keyword in (*_NEEDED[below], *named)]
+    requests, _ = pushdown.requests(below, named, list(dict.fromkeys(fields)), profile)
+    _require_searchable(requests, profile)
+    return Search(below, requests, wanted, tuple(named.values()), studies_first=studies_first)
 
 
-_MOST_REQUESTS = 500
-_NOT_EXACT = re.compile(r'[*?\\<>,"]')
+def _named(keys: Mapping[str, Key], model: Model, level: str) -> dict[str, Key]:
+    """Give the unique keys of a retrieve, from the root down to its level; empty ones above it do not count."""
+    own = keys.get(UNIQUE_KEYS[level])
+    if own is None or own.is_universal:
+        raise IdentifierError(UNIQUE_KEYS[level], f"needs a value to retrieve at level {level}")
+    upper = [keys[keyword] for one in model.above(level) if (keyword := UNIQUE_KEYS[one]) in keys]
+    named = {key.keyword: key for key in (*upper, own) if not key.is_universal}
+    for key in named.values():
+        if _has_wildcard(key) or (key.vr != "UI" and len(key.values) != 1):
+            raise IdentifierError(key.keyword, "a retrieve has no wildcards, and lists only of UIDs")
+    return named
 
 
-def _date(value: str, profile: Profile) -> list[str]:
-    clean = value.replace(".", "").replace(" ", "")
-    first, dash, last = clean.partition("-")
-    if dash and first and last and first > last:
-        return []
-    return [] if profile.plain_values_only and dash and not (first and last) else [clean]
+def instances_of(study: Entity, profile: Profile) -> Request | None:
+    """Give the search for the instances of a study that a search with `studies_first` found."""
+    uid = text_of(_model(study), _tag("StudyInstanceUID"))
+    if not UID.fullmatch(uid):
+        return None
+    key = Key(_tag("StudyInstanceUID"), "UI", (uid,))
+    fields = [_tag(keyword) for keyword in _NEEDED[IMAGE]]
+    requests, _ = pushdown.requests(IMAGE, {key.keyword: key}, fields, profile)
+    return requests[0]
+
+
+def _model(entity: Entity) -> Mapping[str, Any]:
+    return from_dataset(entity, bulk=False) if isinstance(entity, Dataset) else entity
+
+
+def matches(search: Search, entity: Entity) -> bool:
+    """Tell whether a row of the archive's answer matches all keys (PS3.4 C.2.2.2)."""
+    model = _model(entity)
+    if search.zone is not None:
+        model = localised(model, search.zone)
+    return satisfies(model, search.conditions)
+
+
+def malformed(search: Search, entity: Entity) -> int:
+    """Count the attributes of a row that were asked for and cannot be read: they are lost, the row is not."""
+    model = _model(entity)
+    return sum(key.name in model and attribute_of(model, key) is None for key in search.return_keys)
+
+
+def answer(search: Search, entity: Entity, *, retrieve_aet: str) -> Elements:
+    """Give the identifier of a pending response: what was asked for, zero length when unknown, nothing else.
+
+    Query/Retrieve Level, the unique key, Retrieve AE Title and Instance Availability are always there; Specific
+    Character Set is left to the encoder (PS3.4 C.4.1.1.3.2).
+    """
+    model = _model(entity)
+    if search.zone is not None:
+        model = localised(model, search.zone)
+    elements = {key.tag: _projected(key, model) for key in search.return_keys}
+    elements |= {key.tag: Attribute(key.vr, []) for key in search.blank_keys}
+    elements[_LEVEL] = Attribute("CS", [search.level])
+    elements[_RETRIEVE_AET] = Attribute("AE", [retrieve_aet])
+    elements[_AVAILABILITY] = Attribute("CS", ["ONLINE"])
+    return sorted(elements.items())
+
+
+def _projected(key: Key, model: Mapping[str, Any]) -> Attribute:
+    """Give an entity's attribute; of a sequence the matching items, and of these what the key's item asks for."""
+    attribute = attribute_of(model, key)
+    if attribute is None or (attribute.vr == "SQ") != (key.vr == "SQ") or attribute.vr in BULK_VRS:
+        return Attribute(key.vr, [])
+    if attribute.vr != "SQ":
+        return attribute
+    if not key.items:
+        return Attribute("SQ", [_whole(item, 1) for item in attribute.values])
+    items = [item for item in attribute.values if satisfies(item, key.item_conditions)]
+    return Attribute("SQ", [[(inner.tag, _projected(inner, item)) for inner in key.items] for item in items])
+
+
+def _whole(item: Mapping[str, Any], depth: int) -> Elements:
+    """Give all that an item of the archive holds, malformed attributes aside."""
+    elements: Elements = []
+    for name, element in item.items():
+        tag = read_tag(name)
+        attribute = read_json(tag, element) if tag and depth <= MAX_DEPTH else None
+        if tag is None or attribute is None or tag == _tag("SpecificCharacterSet"):
+            continue
+        if attribute.vr == "SQ":
+            attribute = Attribute("SQ", [_whole(inner, depth + 1) for inner in attribute.values])
+        elements.append((tag, attribute))
+    return sorted(elements, key=itemgetter(0))
+
+
+def project(search: Search, entity: Entity, *, retrieve_aet: str) -> Dataset:
+    """Give the answer of `answer` as a data set in ISO_IR 192."""
+    dataset = _dataset(answer(search, entity, retrieve_aet=retrieve_aet))
+    dataset.SpecificCharacterSet = charset.UTF_8
+    return dataset
+
+
+def _dataset(elements: Elements) -> Dataset:
+    dataset = Dataset()
+    for tag, attribute in elements:
+        values = [_dataset(item) for item in attribute.values] if attribute.vr == "SQ" else attribute.values
+        dataset[tag] = to_element(tag, Attribute(attribute.vr, values))
+    return dataset
+
+
+def group_patients(studies: Iterable[Entity]) -> list[Any]:
+    """Give one entity per patient with the demographics of the newest study, older ones filling its gaps.
+
+    The entities are in the DICOM JSON model, whatever the studies are.
+    A patient is a Patient ID of one issuer; without a Patient ID also name and birth date tell patients apart.
+    """
+    patients: dict[tuple[str, ...], tuple[tuple[str, str], dict[str, Any]]] = {}
+    for study in studies:
+        model = dict(_model(study))
+        age = text_of(model, _tag("StudyDate")).replace(".", ""), text_of(model, _tag("StudyTime"))
+        keywords = ["PatientID", "IssuerOfPatientID"]
+        if not text_of(model, _tag("PatientID")):
+            keywords += ["PatientName", "PatientBirthDate"]
+        identity = tuple(text_of(model, _tag(keyword)) for keyword in keywords)
+        known_age, known = patients.get(identity, (age, model))
+        newer, older = (model, known) if age > known_age else (known, model)
+        patients[identity] = (
+            max(age, known_age),
+            {**older, **{name: newer[name] for name in newer if _has_value(newer[name])}},
+        )
+    return [model for _, model in patients.values()]
+
+
+def _has_value(element: object) -> bool:
+    return isinstance(element, Mapping) and bool(element.get("Value"))
