@@ -1,7 +1,7 @@
 """The command line: thin commands over `gateway.app`."""
 
+import os
 import signal
-import threading
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -35,13 +35,11 @@ def serve(config: _ConfigFile = None) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
     settings = _load(config)
     log.set_up(settings.log.level, settings.log.format)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stop_signal()
     try:
         with running(settings) as gateway:
             _greet(gateway)
-            stop.wait()
+            os.read(stop, 1)
     except ConfigError as error:
         _fail(error)
 
@@ -80,6 +78,20 @@ def _load(path: Path | None) -> Config:
 def _fail(error: ConfigError) -> NoReturn:
     _err.print(str(error), markup=False)
     raise typer.Exit(2)
+
+
+def _stop_signal() -> int:
+    """Give a descriptor that can be read once SIGTERM or SIGINT has come.
+
+    The interpreter's C handler writes to it. A Python handler runs too late when the signal comes just before the
+    main thread falls asleep, and could meet it inside an Event's lock.
+    """
+    stop, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return stop
 
 
 def _greet(gateway: Gateway) -> None:
