@@ -112,5 +112,8 @@ def _incoming(stack: ExitStack, config: Config) -> Path:
 def _embedded(stack: ExitStack, config: Config) -> Archive:
     embedded = config.embedded
     folder = embedded.folder or config.spool.folder / "archive"
-    server = stack.enter_context(EmbeddedArchive(folder, host=embedded.host, port=embedded.port))
+    try:
+        server = stack.enter_context(EmbeddedArchive(folder, host=embedded.host, port=embedded.port))
+    except OSError as error:
+        raise ConfigError("embedded", (Fault("embedded", f"cannot be used: {error.strerror or error}"),)) from error
     return Archive(url=server.url, profile="azure")

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from gateway.embedded.server import EmbeddedArchive
+from gateway.embedded.switches import Faults, Switches
 from gateway.translate.multipart import boundary_of, split
 
 JSON = {"Accept": "application/dicom+json"}
@@ -44,21 +45,21 @@ def instance(study: str = "1.2.1", series: str = "1.2.1.1", sop: str = "1.2.1.1.
 
 
 def image(frames: Sequence[bytes], **values: Any) -> bytes:
-    """Make a Part 10 file with 8-bit frames of 3 by 3 pixels."""
+    """Make a Part 10 file with 8-bit frames of 3 by 3 pixels, unless `values` say otherwise."""
     pixels = b"".join(frames)
-    return instance(
-        Rows=3,
-        Columns=3,
-        SamplesPerPixel=1,
-        PhotometricInterpretation="MONOCHROME2",
-        BitsAllocated=8,
-        BitsStored=8,
-        HighBit=7,
-        PixelRepresentation=0,
-        NumberOfFrames=len(frames),
-        PixelData=pixels + b"\0" * (len(pixels) % 2),
-        **values,
-    )
+    described = {
+        "Rows": 3,
+        "Columns": 3,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 8,
+        "BitsStored": 8,
+        "HighBit": 7,
+        "PixelRepresentation": 0,
+        "NumberOfFrames": len(frames),
+        "PixelData": pixels + b"\0" * (len(pixels) % 2),
+    }
+    return instance(**described | values)
 
 
 class Caller:
@@ -114,3 +115,11 @@ def running(folder: Path) -> Iterator[Caller]:
         caller = Caller(archive)
         with caller.http:
             yield caller
+
+
+@contextmanager
+def running_archive(folder: Path, faults: Faults | None = None) -> Iterator[tuple[str, Switches]]:
+    """Run an archive on any free port; give the base URL of its resources and the switches of its faults."""
+    with EmbeddedArchive(folder) as archive:
+        archive.switches.set(faults or Faults())
+        yield archive.url, archive.switches

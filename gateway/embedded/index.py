@@ -1,235 +1,192 @@
-"""Keep what the embedded archive knows of its instances in SQLite, and search it."""
+"""Keep what the embedded archive knows of its instances in SQLite: one writer, as many readers as ask."""
 
-import json
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.embedded.query import FILTERS, INSTANCE, SERIES, STUDY, UIDS, Filter, Query, folded
+from gateway.embedded import metadata
+from gateway.embedded.lookup import Lookup
+from gateway.embedded.query import COLUMNS, SERIES, STUDY, TAGS, folded
 
+_VERSION: Final = 1
+_PRAGMAS: Final = ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000", "foreign_keys = ON")
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS study (
-  key INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE COLLATE NOCASE, model TEXT NOT NULL,
-  StudyDate TEXT, StudyDescription TEXT, AccessionNumber TEXT, PatientID TEXT, PatientName TEXT,
-  PatientBirthDate TEXT, ReferringPhysicianName TEXT);
-CREATE TABLE IF NOT EXISTS series (
-  key INTEGER PRIMARY KEY AUTOINCREMENT, study INTEGER NOT NULL REFERENCES study (key),
-  uid TEXT NOT NULL COLLATE NOCASE, model TEXT NOT NULL,
-  Modality TEXT, PerformedProcedureStepStartDate TEXT, ManufacturerModelName TEXT, UNIQUE (study, uid));
-CREATE TABLE IF NOT EXISTS instance (
+CREATE TABLE study (
+  key INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE,
+  StudyDate TEXT NOT NULL DEFAULT '', StudyDescription TEXT NOT NULL DEFAULT '',
+  AccessionNumber TEXT NOT NULL DEFAULT '', PatientID TEXT NOT NULL DEFAULT '',
+  PatientName TEXT NOT NULL DEFAULT '', PatientBirthDate TEXT NOT NULL DEFAULT '',
+  ReferringPhysicianName TEXT NOT NULL DEFAULT '', model TEXT NOT NULL);
+CREATE TABLE series (
+  key INTEGER PRIMARY KEY AUTOINCREMENT, study INTEGER NOT NULL REFERENCES study (key), uid TEXT NOT NULL,
+  Modality TEXT NOT NULL DEFAULT '', PerformedProcedureStepStartDate TEXT NOT NULL DEFAULT '',
+  ManufacturerModelName TEXT NOT NULL DEFAULT '', model TEXT NOT NULL, UNIQUE (study, uid));
+CREATE TABLE instance (
   key INTEGER PRIMARY KEY AUTOINCREMENT, series INTEGER NOT NULL REFERENCES series (key),
-  study INTEGER NOT NULL REFERENCES study (key), uid TEXT NOT NULL COLLATE NOCASE,
-  file TEXT NOT NULL, transfer_syntax TEXT NOT NULL, model TEXT NOT NULL, UNIQUE (series, uid));
-CREATE INDEX IF NOT EXISTS instance_of_study ON instance (study);
-CREATE INDEX IF NOT EXISTS instance_uid ON instance (uid);
-CREATE INDEX IF NOT EXISTS study_date ON study (StudyDate);
-CREATE INDEX IF NOT EXISTS study_patient ON study (PatientID);
-CREATE INDEX IF NOT EXISTS study_accession ON study (AccessionNumber);
+  study INTEGER NOT NULL REFERENCES study (key), uid TEXT NOT NULL,
+  file TEXT NOT NULL, transfer_syntax TEXT NOT NULL, UNIQUE (series, uid));
+CREATE TABLE metadata (key INTEGER PRIMARY KEY REFERENCES instance (key) ON DELETE CASCADE, model TEXT NOT NULL);
+CREATE INDEX series_of_study ON series (study);
+CREATE INDEX series_uid ON series (uid);
+CREATE INDEX instance_of_study ON instance (study);
+CREATE INDEX instance_of_series ON instance (series);
+CREATE INDEX instance_uid ON instance (uid);
+CREATE INDEX study_date ON study (StudyDate);
+CREATE INDEX study_patient ON study (PatientID);
+CREATE INDEX study_name ON study (PatientName);
+CREATE INDEX study_birth_date ON study (PatientBirthDate);
+CREATE INDEX study_accession ON study (AccessionNumber);
 """
-_JOINS: Final = {
-    STUDY: "study",
-    SERIES: "series JOIN study ON study.key = series.study",
-    INSTANCE: "instance JOIN series ON series.key = instance.series JOIN study ON study.key = instance.study",
+_INDEXED: Final = {
+    STUDY: ("0020000D", "00080020", "00081030", "00080050", "00080090", "00100010", "00100020", "00100030"),
+    SERIES: ("0020000E", "00080060", "00400244", "00081090"),
 }
-_COLUMNS: Final = {
-    level: tuple(name for name in FILTERS[level] if name not in {UIDS[level], "ModalitiesInStudy"})
-    for level in (STUDY, SERIES)
-}
-_FIRST_UIDS: Final = (UIDS[STUDY], UIDS[SERIES], UIDS[INSTANCE])
+_READERS: Final = 16
+"""Connections kept open for readers; more are made and closed when that many are busy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """Name one stored instance: its UIDs, and its file below the archive's folder."""
+class Addition:
+    """Ask to add an instance: UIDs of study, series and instance, its file, its metadata; `replace` what is there."""
 
-    key: int
-    study: str
-    series: str
-    instance: str
+    uids: tuple[str, str, str]
     file: str
     transfer_syntax: str
+    model: Mapping[str, Any]
+    replace: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Hold one match: the keys of its rows and its values in the index, by level."""
+@dataclass(slots=True)
+class _Batch:
+    """Hold what one caller wants to be added, and what became of it."""
 
-    keys: Mapping[str, int]
-    models: Mapping[str, dict[str, Any]]
+    additions: Sequence[Addition]
+    added: list[bool] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    done: bool = False
+    error: Exception | None = None
 
 
 class Index:
     """Be the archive's database; every method may be called from any thread, a change is durable on return."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        self._connection.create_function("begins", 2, _begins, deterministic=True)
-        self._connection.executescript(_SCHEMA)
+        self._path = path
+        self._writing = threading.Lock()
+        self._waiting: deque[_Batch] = deque()
+        self._readers: deque[sqlite3.Connection] = deque()
+        self._writer = self._connect()
+        try:
+            self._prepare()
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def _prepare(self) -> None:
+        for pragma in _PRAGMAS:
+            self._writer.execute(f"PRAGMA {pragma}")
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if not tables:
+            self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version != _VERSION:
+            raise OSError("the archive's folder belongs to another version of this program")
 
     def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._connection.close()
+        """Close the database; nobody may be reading or writing."""
+        while self._readers:
+            self._readers.pop().close()
+        self._writer.close()
 
-    def holds(self, study: str, series: str, instance: str) -> bool:
-        """Say whether the archive has this instance."""
-        return bool(self.instances(study, series, instance))
+    @contextmanager
+    def reading(self) -> Iterator[Lookup]:
+        """Give a view of the database that does not change, and that no writer holds up."""
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+        connection.execute("BEGIN")
+        try:
+            yield Lookup(connection)
+        finally:
+            connection.execute("ROLLBACK")
+            if len(self._readers) < _READERS:
+                self._readers.append(connection)
+            else:
+                connection.close()
 
-    def add(self, uids: tuple[str, str, str], file: str, transfer_syntax: str, model: dict[str, Any]) -> bool:
-        """Add an instance; False when the archive has its (study, series, instance) already."""
-        with self._transaction() as connection:
-            study = self._merge(STUDY, uids[0], None, model)
-            series = self._merge(SERIES, uids[1], study, model)
-            cursor = connection.execute(
-                "INSERT INTO instance (series, study, uid, file, transfer_syntax, model) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                (series, study, uids[2], file, transfer_syntax, json.dumps(model)),
-            )
-            return cursor.rowcount == 1
+    def add(self, additions: Sequence[Addition]) -> tuple[list[bool], list[str]]:
+        """Add instances; say for each whether it was added, or was there already, and which files are left over.
 
-    def instances(self, study: str, series: str = "", instance: str = "") -> list[Stored]:
-        """Return the stored instances of a study, series or instance, in the order of their arrival."""
-        where, values = _of(study, series, instance)
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT instance.key, study.uid, series.uid, instance.uid, file, transfer_syntax"  # noqa: S608
-                f" FROM {_JOINS[INSTANCE]} WHERE {where} ORDER BY instance.key",
-                values,
-            ).fetchall()
-        return [Stored(*row) for row in rows]
-
-    def models(self, keys: Sequence[int]) -> list[str]:
-        """Return the metadata of instances as JSON texts; what was removed meanwhile is left out."""
-        marks = ", ".join("?" * len(keys))
-        with self._lock:
-            rows = self._connection.execute(
-                f"SELECT model FROM instance WHERE key IN ({marks}) ORDER BY key",  # noqa: S608
-                keys,
-            ).fetchall()
-        return [text for (text,) in rows]
+        What several threads add at the same time becomes durable by one commit. Raises sqlite3.Error.
+        """
+        batch = _Batch(additions)
+        self._waiting.append(batch)
+        with self._writing:
+            if not batch.done:
+                batches = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                self._commit(batches)
+        if batch.error is not None:
+            raise batch.error
+        return batch.added, batch.replaced
 
     def remove(self, study: str, series: str = "", instance: str = "") -> list[str]:
         """Remove a study, series or instance, and what it leaves empty; return the files that are left over."""
-        with self._transaction() as connection:
-            found = self.instances(study, series, instance)
-            connection.executemany("DELETE FROM instance WHERE key = ?", [(one.key,) for one in found])
-            connection.execute("DELETE FROM series WHERE key NOT IN (SELECT series FROM instance)")
-            connection.execute("DELETE FROM study WHERE key NOT IN (SELECT study FROM instance)")
-        return [one.file for one in found]
-
-    def files(self) -> set[str]:
-        """Return the names of all files that instances are in."""
-        with self._lock:
-            return {file for (file,) in self._connection.execute("SELECT file FROM instance")}
-
-    def search(self, level: str, path: Mapping[str, str], query: Query) -> list[Match]:
-        """Return a page of matches, the newest first; `path` has the UIDs of the URL by level."""
-        conditions = [f"{of}.uid = ?" for of in path]
-        values: list[str | int] = list(path.values())
-        for one in query.filters:
-            condition, bound = _condition(one, fuzzy=query.fuzzy)
-            conditions.append(condition)
-            values += bound
-        levels = (STUDY, SERIES, INSTANCE)[: (STUDY, SERIES, INSTANCE).index(level) + 1]
-        columns = ", ".join(f"{of}.key, {of}.model" for of in levels)
-        statement = (
-            f"SELECT {columns} FROM {_JOINS[level]} WHERE {' AND '.join(conditions) or '1'}"  # noqa: S608
-            f" ORDER BY {level}.key DESC LIMIT ? OFFSET ?"
-        )
-        with self._lock:
-            rows = self._connection.execute(statement, [*values, query.limit, query.offset]).fetchall()
-        return [
-            Match(
-                dict(zip(levels, row[::2], strict=True)),
-                {of: json.loads(text) for of, text in zip(levels, row[1::2], strict=True)},
+        with self._writing, self._transaction() as connection:
+            lookup = Lookup(connection)
+            found = lookup.place(study, series)
+            if found is None:
+                return []
+            condition, values = found.condition(instance)
+            parents = [(key,) for key in lookup.series_of(found, instance)]
+            files = connection.execute(f"DELETE FROM instance WHERE {condition} RETURNING file", values).fetchall()  # noqa: S608
+            connection.executemany(
+                "DELETE FROM series WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM instance WHERE series = ?1)", parents
             )
-            for row in rows
-        ]
-
-    def newest(self, level: str, key: int) -> dict[str, Any]:
-        """Return the metadata of the newest instance in a study or series."""
-        with self._lock:
-            row = self._connection.execute(
-                f"SELECT model FROM instance WHERE {level} = ? ORDER BY key DESC LIMIT 1",  # noqa: S608
-                (key,),
-            ).fetchone()
-        model: dict[str, Any] = json.loads(row[0]) if row else {}
-        return model
-
-    def count(self, level: str, key: int) -> int:
-        """Return how many instances a study or series has."""
-        with self._lock:
-            row = self._connection.execute(f"SELECT count(*) FROM instance WHERE {level} = ?", (key,)).fetchone()  # noqa: S608
-        return int(row[0])
-
-    def modalities(self, study: int) -> list[str]:
-        """Return the modalities of a study's series."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT model FROM series WHERE study = ? ORDER BY key", (study,)
-            ).fetchall()
-        found = (json.loads(model).get("00080060", {}).get("Value", [None])[0] for (model,) in rows)
-        return list(dict.fromkeys(value for value in found if value))
-
-    def _merge(self, level: str, uid: str, study: int | None, model: dict[str, Any]) -> int:
-        """Insert or update a study or series: the last instance wins, what it has not stays as it was."""
-        scope, bound = ("", [uid]) if study is None else (" AND study = ?", [uid, study])
-        row = self._connection.execute(f"SELECT key, model FROM {level} WHERE uid = ?{scope}", bound).fetchone()  # noqa: S608
-        known = json.loads(row[1]) if row else {}
-        merged = known | {key: model[key] for key in _INDEXED[level] if model.get(key, {}).get("Value")}
-        columns = _COLUMNS[level]
-        values = [_first(merged, keyword) for keyword in columns]
-        if row:
-            changes = ", ".join(f"{name} = ?" for name in ("model", *columns))
-            self._connection.execute(
-                f"UPDATE {level} SET {changes} WHERE key = ?",  # noqa: S608
-                [json.dumps(merged), *values, row[0]],
+            connection.execute(
+                "DELETE FROM study WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM series WHERE study = ?1)",
+                [found.study],
             )
-            return int(row[0])
-        names = ["uid", "model", *columns, *(["study"] if study is not None else [])]
-        cursor = self._connection.execute(
-            f"INSERT INTO {level} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
-            [uid, json.dumps(merged), *values, *([study] if study is not None else [])],
-        )
-        return int(cursor.lastrowid or 0)
+        return [file for (file,) in files]
+
+    def _commit(self, batches: Sequence[_Batch]) -> None:
+        """Add all batches in one transaction, or, if that fails, each in its own: one must not harm another."""
+        try:
+            with self._transaction() as connection:
+                for batch in batches:
+                    batch.added, batch.replaced = [], []
+                    for addition in batch.additions:
+                        batch.added.append(_add(connection, addition, batch.replaced))
+        except Exception as error:  # noqa: BLE001 - it is raised where the batch came from
+            if len(batches) > 1:
+                for batch in batches:
+                    self._commit([batch])
+                return
+            batches[0].error = error
+        for batch in batches:
+            batch.done = True
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._writer
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
 
-
-_INDEXED: Final = {
-    STUDY: ("0020000D", "00080020", "00081030", "00080050", "00080090", "00100010", "00100020", "00100030"),
-    SERIES: ("0020000E", "00080060", "00400244", "00081090"),
-}
-"""The tags whose values the index holds itself, by level: the default answers, too."""
-_TAGS: Final = {
-    "StudyDate": "00080020",
-    "StudyDescription": "00081030",
-    "AccessionNumber": "00080050",
-    "PatientID": "00100020",
-    "PatientName": "00100010",
-    "PatientBirthDate": "00100030",
-    "ReferringPhysicianName": "00080090",
-    "Modality": "00080060",
-    "PerformedProcedureStepStartDate": "00400244",
-    "ManufacturerModelName": "00081090",
-}
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        connection.create_function("begins", 2, _begins, deterministic=True)
+        return connection
 
 
 def indexed(level: str) -> Sequence[str]:
@@ -237,36 +194,64 @@ def indexed(level: str) -> Sequence[str]:
     return _INDEXED.get(level, ("00080018",))
 
 
-def _first(model: dict[str, Any], keyword: str) -> str:
-    values = model.get(_TAGS[keyword], {}).get("Value") or [""]
-    value = values[0]
+def _add(connection: sqlite3.Connection, addition: Addition, replaced: list[str]) -> bool:
+    study_uid, series_uid, uid = addition.uids
+    present = Lookup(connection).instances(*addition.uids)
+    if present and not addition.replace:
+        return False
+    study = _merge(connection, STUDY, {"uid": study_uid}, addition.model)
+    series = _merge(connection, SERIES, {"study": study, "uid": series_uid}, addition.model)
+    connection.executemany("DELETE FROM instance WHERE key = ?", [(one.key,) for one in present])
+    replaced += [one.file for one in present]
+    key = connection.execute(
+        "INSERT INTO instance (series, study, uid, file, transfer_syntax) VALUES (?, ?, ?, ?, ?)",
+        (series, study, uid, addition.file, addition.transfer_syntax),
+    ).lastrowid
+    connection.execute("INSERT INTO metadata (key, model) VALUES (?, ?)", (key, _text(addition.model)))
+    return True
+
+
+def _merge(connection: sqlite3.Connection, level: str, where: Mapping[str, Any], model: Mapping[str, Any]) -> int:
+    """Insert or update a study or series: the last instance wins, what it has not stays as it was."""
+    fresh = metadata.lines({tag: model[tag] for tag in _INDEXED[level] if model.get(tag, {}).get("Value")})
+    condition = " AND ".join(f"{name} = ?" for name in where)
+    with closing(
+        connection.execute(f"SELECT key, model FROM {level} WHERE {condition}", list(where.values()))  # noqa: S608
+    ) as found:
+        row = found.fetchone()
+    known = metadata.split(row[1]) if row else {}
+    merged = known | fresh
+    if row and merged == known:
+        return int(row[0])
+    values = {name: _first(model, name) for name in COLUMNS[level] if TAGS[name] in fresh}
+    values["model"] = metadata.joined(merged.values())
+    if row:
+        changes = ", ".join(f"{name} = ?" for name in values)
+        connection.execute(f"UPDATE {level} SET {changes} WHERE key = ?", [*values.values(), row[0]])  # noqa: S608
+        return int(row[0])
+    values |= where
+    cursor = connection.execute(
+        f"INSERT INTO {level} ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",  # noqa: S608
+        list(values.values()),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _text(model: Mapping[str, Any]) -> str:
+    return metadata.joined(metadata.lines(model).values())
+
+
+def _first(model: Mapping[str, Any], keyword: str) -> str:
+    value = model[TAGS[keyword]]["Value"][0]
     if isinstance(value, dict):
         groups = [value.get(group, "") for group in ("Alphabetic", "Ideographic", "Phonetic")]
         value = "=".join(groups).rstrip("=")
     return folded(keyword, str(value or ""))
 
 
-def _of(study: str, series: str, instance: str) -> tuple[str, list[str]]:
-    given = [(STUDY, study), (SERIES, series), (INSTANCE, instance)]
-    return " AND ".join(f"{level}.uid = ?" for level, uid in given if uid), [uid for _, uid in given if uid]
-
-
-def _condition(one: Filter, *, fuzzy: bool) -> tuple[str, list[str]]:
-    if one.keyword in _FIRST_UIDS:
-        return f"{one.level}.uid = ?", [one.value]
-    if one.keyword == "ModalitiesInStudy":
-        return "EXISTS (SELECT 1 FROM series AS any WHERE any.study = study.key AND any.Modality = ?)", [one.value]
-    column = f"{one.level}.{one.keyword}"
-    if one.until is not None:
-        return f"{column} <> '' AND {column} >= ? AND {column} <= ?", [one.value, one.until or "99999999"]
-    if fuzzy and one.keyword.endswith("Name") and one.level == STUDY:
-        return f"begins({column}, ?)", [one.value]
-    return f"{column} = ?", [one.value]
-
-
-def _begins(stored: str | None, phrase: str) -> bool:
+def _begins(stored: str, phrase: str) -> bool:
     """Say whether the words of `phrase` begin neighbouring words of a name, in its order."""
-    words = (stored or "").replace("^", " ").replace("=", " ").split()
+    words = stored.replace("^", " ").replace("=", " ").split()
     wanted = phrase.replace("^", " ").replace("=", " ").split()
     return any(
         all(word.startswith(begin) for word, begin in zip(words[at : at + len(wanted)], wanted, strict=True))

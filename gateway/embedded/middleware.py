@@ -1,13 +1,22 @@
-"""Stand before all routes: the faults that tests turn on, and what the service refuses on every route."""
+"""Stand before all routes: the faults that tests turn on, and what the service does on every route."""
 
+from typing import Final
+
+import structlog
 from anyio import sleep
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.embedded.switches import Switches
 
+_STATUS: Final = {"unauthorized": 401, "throttled": 429, "unavailable": 503}
+_VERSIONS: Final = (b"api-supported-versions", b"1, 2")
 
-class FaultyMiddleware:
+log = structlog.get_logger("gateway")
+
+
+class EveryRequest:
     """Answer instead of the application when a switch says so, or when the query has `<` in it."""
 
     def __init__(self, application: ASGIApp, switches: Switches) -> None:
@@ -16,20 +25,31 @@ class FaultyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
-        if scope["type"] != "http":
-            await self._application(scope, receive, send)
-            return
         query = scope["query_string"].decode("latin-1")
-        line = f"{scope['method']} {scope['path']}" + (f"?{query}" if query else "")
-        delay = self._switches.delay
-        if delay:
-            await sleep(delay)
-        fault = self._switches.request(line)
-        if fault is None and "<" not in query and "%3c" not in query.lower():
-            await self._application(scope, receive, send)
-            return
-        while (await receive()).get("more_body", False):
-            pass  # a client that still sends would lose the answer to a reset connection
-        status, retry_after = fault or (400, None)
-        headers = {} if retry_after is None else {"Retry-After": retry_after}
-        await Response(status_code=status, headers=headers)(scope, receive, send)
+        fault = self._switches.request(f"{scope['method']} {scope['path']}" + (f"?{query}" if query else ""))
+        faults = self._switches.faults
+        await sleep(faults.delay)
+        if fault == "hanging":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        elif fault:
+            later = (
+                {} if fault == "unauthorized" or faults.retry_after is None else {"Retry-After": faults.retry_after}
+            )
+            await Response(status_code=_STATUS[fault], headers=later)(scope, receive, send)
+        elif "<" in query or "%3c" in query.lower():
+            await Response(status_code=400)(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_versions(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], _VERSIONS]
+            await send(message)
+
+        try:
+            await self._application(scope, receive, send_with_versions)
+        except (ClientDisconnect, OSError) as error:
+            # The client went away, or a file did: the server ends the connection, with 500 if nothing was sent yet.
+            log.warning("embedded_archive_answer_cut", method=scope["method"], error=type(error).__name__)

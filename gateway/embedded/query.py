@@ -30,7 +30,16 @@ FILTERS: Final = {
 }
 """What can be searched, by level."""
 
+LEVELS: Final = (STUDY, SERIES, INSTANCE)
+
 UIDS: Final = {STUDY: "StudyInstanceUID", SERIES: "SeriesInstanceUID", INSTANCE: "SOPInstanceUID"}
+COLUMNS: Final = {
+    level: tuple(name for name in FILTERS[level] if name not in {UIDS[level], "ModalitiesInStudy"})
+    for level in (STUDY, SERIES)
+}
+"""What is searched by its own value, by level."""
+TAGS: Final = {name: f"{tag_for_keyword(name) or 0:08X}" for names in FILTERS.values() for name in names}
+"""The tags of everything that can be searched."""
 _OPTIONS: Final = frozenset({"limit", "offset", "fuzzymatching", "includefield"})
 _UID: Final = re.compile(r"[0-9.]{0,63}[0-9]", re.ASCII)
 _DATE: Final = re.compile(r"[0-9]{8}", re.ASCII)
@@ -98,6 +107,8 @@ def parse(parameters: Sequence[tuple[str, str]], levels: Sequence[str], path: Se
         else:
             query.filters.append(_filter(keyword, value, levels))
     _read_options(query, options)
+    if query.fuzzy and any('"' in one.value for one in query.filters):
+        raise QueryError("a quotation mark cannot be matched fuzzily")
     _read_fields(query, fields)
     return query
 

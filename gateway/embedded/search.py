@@ -1,12 +1,12 @@
-"""Build the answers of QIDO-RS from the index and the metadata of representative instances."""
+"""Build the answers of QIDO-RS from the index and the metadata of representative instances (PS3.18 10.6)."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from pydicom.datadict import tag_for_keyword
-
-from gateway.embedded.index import Index, Match, indexed
-from gateway.embedded.query import INSTANCE, SERIES, STUDY, UIDS, Query
+from gateway.embedded import metadata
+from gateway.embedded.index import indexed
+from gateway.embedded.lookup import Lookup, Match
+from gateway.embedded.query import INSTANCE, LEVELS, SERIES, STUDY, TAGS, UIDS, Query
 
 _FORMER: Final = {
     STUDY: "00080005 00080020 00080030 00080050 00080056 00080090 00080201 00100010 00100020 00100030 00100040"
@@ -21,53 +21,48 @@ _MORE: Final = {
     INSTANCE: "",
 }
 """What includefield=all adds to that."""
-_MODALITIES: Final = "00080061"
+_PATIENT_ID: Final = TAGS["PatientID"]
+_MODALITIES: Final = TAGS["ModalitiesInStudy"]
 _OF_STUDY: Final = "00201208"
 _OF_SERIES: Final = "00201209"
-_COMPUTED: Final = frozenset({_MODALITIES, _OF_STUDY, _OF_SERIES})
-_LEVELS: Final = (STUDY, SERIES, INSTANCE)
+_COMPUTED: Final = {_MODALITIES: STUDY, _OF_STUDY: STUDY, _OF_SERIES: SERIES}
+"""What is counted when asked for, and the level that it belongs to."""
 
 
-def answer(index: Index, level: str, path: Mapping[str, str], query: Query, *, former: bool) -> list[dict[str, Any]]:
-    """Return the matches as DICOM JSON; `former` gives what version 1 gives unasked."""
+def answer(lookup: Lookup, level: str, path: Mapping[str, str], query: Query, *, former: bool) -> list[str]:
+    """Return the matches, the text of a JSON object each; `former` gives what version 1 gives unasked."""
     wanted = _wanted(level, path, query, former=former)
-    return [_model(index, level, match, wanted) for match in index.search(level, path, query)]
+    stored = wanted.difference(_COMPUTED)
+    held = stored.issubset(tag for of in _upto(level) for tag in indexed(of))
+    # The service counts at all levels while the index has all that is wanted, else at the resource's own only.
+    counted = [tag for tag, of in _COMPUTED.items() if tag in wanted and of in (_upto(level) if held else (level,))]
+    objects = []
+    for match in lookup.page(level, path, query, stored, held=held):
+        lines = {**match.lines, **{tag: _computed(lookup, tag, match) for tag in counted}}
+        if held and _PATIENT_ID in wanted:  # a column that is never null: an absent value comes as an empty one
+            lines.setdefault(_PATIENT_ID, metadata.line(_PATIENT_ID, {"vr": "LO"}))
+        objects.append("{" + metadata.joined(lines.values()) + "}")
+    return objects
 
 
-def _wanted(level: str, path: Mapping[str, str], query: Query, *, former: bool) -> set[str]:
-    shown = [one for one in _LEVELS[: _LEVELS.index(level) + 1] if one == level or one not in path]
+def _upto(level: str) -> tuple[str, ...]:
+    return LEVELS[: LEVELS.index(level) + 1]
+
+
+def _wanted(level: str, path: Mapping[str, str], query: Query, *, former: bool) -> frozenset[str]:
     wanted = {f"{tag:08X}" for tag in query.include}
-    for one in shown:
-        if query.everything:
+    for one in _upto(level):
+        if one in path:
+            wanted.add(TAGS[UIDS[one]])
+        elif query.everything:
             wanted |= {*_FORMER[one].split(), *_MORE[one].split()}
         else:
             wanted |= set(_FORMER[one].split() if former else indexed(one))
-    keywords = [one.keyword for one in query.filters] + [UIDS[one] for one in path]
-    return wanted | {f"{tag_for_keyword(keyword) or 0:08X}" for keyword in keywords}
+    return frozenset(wanted | {TAGS[one.keyword] for one in query.filters})
 
 
-def _model(index: Index, level: str, match: Match, wanted: set[str]) -> dict[str, Any]:
-    held: dict[str, Any] = {}
-    for one in _LEVELS[: _LEVELS.index(level) + 1]:
-        tags = indexed(one)
-        held |= {tag: value for tag, value in match.models[one].items() if tag in tags}
-    stored = wanted - _COMPUTED
-    if level == INSTANCE:
-        source = held | match.models[INSTANCE]
-    elif stored <= {tag for one in _LEVELS[: _LEVELS.index(level) + 1] for tag in indexed(one)}:
-        source = held
-    else:
-        source = index.newest(level, match.keys[level])
-    model = {tag: source[tag] for tag in stored if tag in source}
-    return dict(sorted((model | _computed(index, level, match, wanted)).items()))
-
-
-def _computed(index: Index, level: str, match: Match, wanted: set[str]) -> dict[str, Any]:
-    computed: dict[str, Any] = {}
-    if _MODALITIES in wanted:
-        computed[_MODALITIES] = {"vr": "CS", "Value": index.modalities(match.keys[STUDY])}
-    if _OF_STUDY in wanted:
-        computed[_OF_STUDY] = {"vr": "IS", "Value": [index.count(STUDY, match.keys[STUDY])]}
-    if _OF_SERIES in wanted and level != STUDY:
-        computed[_OF_SERIES] = {"vr": "IS", "Value": [index.count(SERIES, match.keys[SERIES])]}
-    return computed
+def _computed(lookup: Lookup, tag: str, match: Match) -> str:
+    if tag == _MODALITIES:
+        return metadata.line(tag, {"vr": "CS", "Value": lookup.modalities(match.keys[STUDY])})
+    level = _COMPUTED[tag]
+    return metadata.line(tag, {"vr": "IS", "Value": [lookup.count(level, match.keys[level])]})

@@ -1,11 +1,11 @@
 """Run the embedded archive on a port of its own, in threads of this process."""
 
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import uvicorn
@@ -23,7 +23,7 @@ _GRACE: Final = 5
 class EmbeddedArchive:
     """Serve a folder as a DICOMweb archive for the length of a with block; port 0 takes any free one.
 
-    Entering raises OSError when the folder cannot be used or the port cannot be bound.
+    Entering raises OSError when the folder cannot be used, another archive is using it, or the port is taken.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class EmbeddedArchive:
         self._folder = folder
         self._address = (host, port)
         self._port = port
+        self._running = ExitStack()
 
     @property
     def url(self) -> str:
@@ -41,30 +42,37 @@ class EmbeddedArchive:
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/v2"
 
     def __enter__(self) -> Self:
-        files = Files(self._folder)
-        self._socket = _listen(self._address)
-        try:
-            self._port = self._socket.getsockname()[1]
-            self._index = Index(self._folder / "index.sqlite3")
-            files.sweep(self._index.files())
-            self._server = _Server(Service(self._index, files, self.switches))
-            self._thread = threading.Thread(
-                target=self._server.run, args=([self._socket],), name="embedded-archive", daemon=True
-            )
-            self._thread.start()
-            self._server.wait()
-        except BaseException:
-            self._socket.close()
-            raise
+        self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self._index.close()
-        self._socket.close()
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Open the folder and serve it; raises OSError when either fails."""
+        with ExitStack() as stack:
+            listener = stack.enter_context(_listen(self._address))
+            self._port = listener.getsockname()[1]
+            files = Files(self._folder)
+            stack.callback(files.close)
+            try:
+                index = Index(self._folder / "index.sqlite3")
+                stack.callback(index.close)
+                with index.reading() as lookup:
+                    files.sweep(lookup.files())
+            except sqlite3.Error as error:
+                raise OSError(f"the index in {self._folder} cannot be used: {error}") from error
+            server = _Server(Service(index, files, self.switches))
+            thread = threading.Thread(target=server.run, args=([listener],), name="embedded-archive", daemon=True)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(setattr, server, "should_exit", True)
+            server.wait()
+            self._running = stack.pop_all()
+
+    def stop(self) -> None:
+        """Take no more requests, let running ones finish for a few seconds, and close the folder."""
+        self._running.close()
 
 
 class _Server(uvicorn.Server):
@@ -80,6 +88,7 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE,
                 server_header=False,
                 timeout_keep_alive=_IDLE,
+                ws="none",
             )
         )
         self._up = threading.Event()
@@ -106,7 +115,7 @@ class _Server(uvicorn.Server):
 
 def _listen(address: tuple[str, int]) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    # with its protocol named: asyncio leaves Nagle on where it is 0, which costs 40 ms an answer
+    # asyncio turns Nagle's algorithm off for sockets that name their protocol only: 40 ms an answer otherwise
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,31 +3,39 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 NOT_NOW: Final = 272
 BEING_CREATED: Final = 45071
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Faults:
-    """Say what shall go wrong; a count is used up by the requests or instances that it hits.
+    """Say what shall go wrong; a count is used up by the requests, answers or instances that it hits.
 
-    `unauthorized`, `throttled` (429) and `unavailable` (503) count requests, `cut` counts multipart answers,
-    `unexpected` (Failure Reason 272) and `being_created` (45071) count instances. `retry_after` is the header's
-    value, None for no header. `short_page` is the most results that a page holds. `delay` is in seconds.
+    Requests: `unauthorized` (401), `throttled` (429), `unavailable` (503), `hanging` (no answer until the client
+    goes away). `retry_after` is the header's value, None for no header; `delay` is in seconds. Multipart answers:
+    `cut` breaks off behind `cut_after` bytes of the body; `star` writes `transfer-syntax=*` into every part's
+    header. Instances: `unexpected` (Failure Reason 272), `being_created` (45071). Pages: `short_page` is the most
+    results of one, `repeated` how many of the page before come again. `managed` is no fault: it gives what the
+    managed service does otherwise (no Implicit VR, PUT replaces, 4 GB).
     """
 
     unauthorized: int = 0
     throttled: int = 0
     unavailable: int = 0
+    hanging: int = 0
     retry_after: str | None = None
+    delay: float = 0.0
     cut: int = 0
+    cut_after: int = 0
+    star: bool = False
     unexpected: int = 0
     being_created: int = 0
     short_page: int | None = None
-    delay: float = 0.0
+    repeated: int = 0
+    managed: bool = False
 
 
 class Switches:
@@ -52,15 +60,20 @@ class Switches:
         finally:
             self.set(Faults())
 
-    def request(self, line: str) -> tuple[int, str | None] | None:
-        """Note a request; return the HTTP status and Retry-After that it shall get instead of an answer."""
+    @property
+    def faults(self) -> Faults:
+        """Return what is turned on, the counts as far as they are not used up."""
+        with self._lock:
+            return self._faults
+
+    def request(self, line: str) -> str:
+        """Note a request; return the name of the fault that it shall get instead of an answer, or nothing."""
         with self._lock:
             self._requests.append(line)
             del self._requests[:-1000]
-            for name, status in (("unauthorized", 401), ("throttled", 429), ("unavailable", 503)):
-                if self._use(name):
-                    return status, None if status == 401 else self._faults.retry_after
-        return None
+            return next(
+                (name for name in ("unauthorized", "throttled", "unavailable", "hanging") if self._use(name)), ""
+            )
 
     def requests(self) -> list[str]:
         """Return method and target of the latest requests, at most 1000, the oldest first."""
@@ -74,25 +87,14 @@ class Switches:
                 return NOT_NOW
             return BEING_CREATED if self._use("being_created") else None
 
-    def cut(self) -> bool:
-        """Say whether the next multipart answer shall break off."""
+    def cut_after(self) -> int | None:
+        """Return how many bytes the next multipart answer shall have, None for all."""
         with self._lock:
-            return self._use("cut")
-
-    @property
-    def delay(self) -> float:
-        """Return how long every request waits, in seconds."""
-        with self._lock:
-            return self._faults.delay
-
-    @property
-    def short_page(self) -> int | None:
-        """Return the most results that a page holds, None for what was asked."""
-        with self._lock:
-            return self._faults.short_page
+            return self._faults.cut_after if self._use("cut") else None
 
     def _use(self, name: str) -> bool:
-        left = getattr(self._faults, name)
+        left: int = getattr(self._faults, name)
         if left:
-            setattr(self._faults, name, left - 1)
+            changes: dict[str, Any] = {name: left - 1}
+            self._faults = replace(self._faults, **changes)
         return bool(left)

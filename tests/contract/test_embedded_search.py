@@ -78,6 +78,10 @@ def test_every_resource_has_its_own_matches(archive, path, tag, expected):
         "includefield=Nonsense",
         "includefield=",
         "PatientName=%3C",
+        "PatientName=%22jo&fuzzymatching=true",
+        "fuzzymatching=",
+        "includefield=00080061,",
+        "accept=application/json",
         "orderby=PatientID",
     ],
 )
@@ -104,6 +108,9 @@ def test_a_malformed_uid_in_the_path_is_400_and_one_given_twice_too(archive):
         ("PatientName=Doe", 204),
         ("PatientName=MULLER%5Eanne", ["1.2.2"]),
         ("StudyDescription=H%C3%A9ad", 204),
+        ("StudyDescription=%20head%20", ["1.2.1"]),
+        ("PatientName=Doe%5EJohn%5E", 204),
+        ("StudyDescription=he&fuzzymatching=true", 204),
         ("PatientName=jo&fuzzymatching=true", ["1.2.1"]),
         ("PatientName=do%20jo&fuzzymatching=TRUE", ["1.2.1"]),
         ("PatientName=john%20doe&fuzzymatching=true", 204),
@@ -180,3 +187,90 @@ def test_paging_gives_everything_once(tmp_path):
         found = uids(caller.get("/instances?limit=200"), "00080018")
         found += uids(caller.get("/instances?limit=200&offset=200"), "00080018")
         assert sorted(found) == sorted(f"1.2.1.1.{number}" for number in range(1, 206))
+
+
+@pytest.mark.parametrize(
+    ("path", "tag", "expected"),
+    [
+        ("/series?Modality=ct", "0020000E", ["1.2.1.2"]),
+        ("/series?Modality=OT&PatientID=ID1", "0020000E", ["1.2.1.1"]),
+        ("/series?ModalitiesInStudy=CT", "0020000E", ["1.2.1.2", "1.2.1.1"]),
+        ("/series?SeriesInstanceUID=1.2.2.1", "0020000E", ["1.2.2.1"]),
+        ("/instances?PatientID=*&Modality=OT", "00080018", ["1.2.2.1.1"]),
+        ("/instances?SOPInstanceUID=1.2.1.1.2", "00080018", ["1.2.1.1.2"]),
+        ("/instances?StudyDate=-20231231", "00080018", ["1.2.2.1.1"]),
+        ("/studies/1.2.1/instances?Modality=CT", "00080018", ["1.2.1.2.1"]),
+        ("/studies/1.2.1/instances?SeriesInstanceUID=1.2.1.1&limit=1", "00080018", ["1.2.1.1.2"]),
+        ("/studies/1.2.1/instances?PatientID=ID1", "", 400),
+        ("/studies/1.2.1/series/1.2.1.1/instances?Modality=OT", "", 400),
+        ("/studies/1.2.1/series/1.2.2.1/instances", "", 204),
+        ("/studies/1.2.1/series?SOPInstanceUID=1.2.1.1.2", "", 400),
+    ],
+)
+def test_each_resource_is_searched_by_the_attributes_of_its_levels(archive, path, tag, expected):
+    assert uids(archive.get(path), tag) == expected
+
+
+def test_what_was_searched_by_is_returned(archive):
+    [model] = archive.get("/instances?Modality=CT&PatientID=ID1").json()
+    assert (values(model, "00080060"), values(model, "00100020")) == (["CT"], ["ID1"])
+    [one] = archive.get("/studies?ModalitiesInStudy=CT").json()
+    assert set(values(one, "00080061")) == {"OT", "CT"}
+
+
+def test_modalities_vanish_from_series_with_a_field_that_the_index_has_not(archive):
+    [first, *_] = archive.get("/series?includefield=ModalitiesInStudy,NumberOfSeriesRelatedInstances").json()
+    assert (values(first, "00080061"), values(first, "00201209")) == (["OT"], [1])
+    [first, *_] = archive.get(
+        "/series?includefield=ModalitiesInStudy,NumberOfSeriesRelatedInstances,SeriesNumber"
+    ).json()
+    assert "00080061" not in first
+    assert values(first, "00201209") == [1]
+
+
+def test_version_1_returns_more_unasked(archive):
+    url = archive.archive.url.removesuffix("v2") + "v1"
+    answer = archive.http.get(url + "/studies?PatientID=*", headers={"Accept": "application/dicom+json"})
+    [model] = answer.json()
+    assert set(model) == {"00080005", "00080020", "00100010", "00100020", "0020000D"}
+    assert answer.headers["api-supported-versions"] == "1, 2"
+
+
+@pytest.mark.parametrize("root", ["", "/v3", "/v1.0", "/2"])
+def test_the_version_is_compulsory(archive, root):
+    url = archive.archive.url.removesuffix("/v2") + root
+    assert archive.http.get(url + "/studies", headers={"Accept": "*/*"}).status_code == 404
+
+
+def test_characters_beyond_ascii_arrive_as_escapes(archive):
+    answer = archive.get("/studies?PatientID=*")
+    assert answer.content.isascii()
+    assert values(answer.json()[0], "00100010") == [{"Alphabetic": "Müller^Änne"}]
+
+
+def test_the_index_has_the_latest_value_and_the_metadata_those_of_the_newest_instance(tmp_path):
+    with running(tmp_path) as caller:
+        caller.store(instance(StudyDescription="first", PatientID="ID1"))
+        caller.store(instance(sop="1.2.9", PatientID=""))
+        [held] = caller.get("/studies").json()
+        assert (values(held, "00081030"), values(held, "00100020")) == (["first"], ["ID1"])
+        [newest] = caller.get("/studies?includefield=PatientSex").json()
+        assert "00081030" not in newest
+        assert newest["00100020"] == {"vr": "LO"}
+        caller.store(instance("1.2.2", sop="1.2.2.1", PatientID="", StudyDate=""))
+        [empty, _] = caller.get("/studies").json()
+        assert empty["00100020"] == {"vr": "LO"}
+        assert "00080020" not in empty
+
+
+def test_deleting_takes_nothing_else_along(tmp_path):
+    with running(tmp_path) as caller:
+        caller.store(
+            *(instance(f"1.{study}", f"1.{study}.1", f"1.{study}.1.{n}") for study in (1, 2) for n in (1, 2))
+        )
+        assert caller.delete("/studies/1.1/series/1.1.1/instances/1.1.1.1").status_code == 204
+        assert uids(caller.get("/instances"), "00080018") == ["1.2.1.2", "1.2.1.1", "1.1.1.2"]
+        assert caller.delete("/studies/1.2/series/1.2.1").status_code == 204
+        assert uids(caller.get("/studies")) == ["1.1"]
+        assert caller.delete("/studies/1.1/series/1.1.1/instances/1.1.1.9").status_code == 404
+        assert caller.delete("/studies/1.x").status_code == 400

@@ -1,11 +1,15 @@
 """STOW-RS and DELETE of the embedded archive."""
 
 import io
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
 from embedded_archive import JSON, ORIGINAL, instance, multipart, parts, reasons, running, values
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
+
+from gateway.embedded.switches import Faults
 
 RELATED = "multipart/related; boundary=b"
 
@@ -72,6 +76,23 @@ def test_a_part_with_another_type_is_415_and_stores_nothing(archive, part):
 def test_a_wrong_request_is_refused_as_a_whole(archive, content_type, status):
     assert archive.post(multipart([instance()]), content_type).status_code == status
     assert archive.get("/studies").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("accept", "faults", "status"),
+    [
+        ("application/dicom+json", Faults(), 415),
+        ("application/dicom", Faults(), 406),
+        ("application/dicom+json", Faults(unavailable=1), 503),
+    ],
+)
+def test_a_refusal_reaches_a_client_that_is_still_sending(archive, accept, faults, status):
+    archive.archive.switches.set(faults)
+    body = multipart([b"", bytes(64 << 20)], "text/plain")
+    client = HTTPConnection(archive.archive.url.split("/")[2], timeout=20)
+    with closing(client):
+        client.request("POST", "/v2/studies", body, {"Accept": accept, "Content-Type": RELATED})
+        assert client.getresponse().status == status
 
 
 def test_a_cut_body_stores_nothing(archive):
