@@ -119,7 +119,8 @@ def _pages(archive: Client, search: Search, max_scanned: int) -> Iterator[list[R
             matching = []
             for row in page:
                 key = tuple(text_of(row, tag) for tag in unique)
-                if key not in seen and matches(search, row):
+                repeated = key in seen and key[-1]  # rows whose UID is malformed are not the same entity
+                if not repeated and matches(search, row):
                     seen.add(key)
                     matching.append(row)
             yield matching

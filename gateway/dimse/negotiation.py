@@ -56,7 +56,6 @@ _PRIVATE_SHUTDOWN = "1.2.276.0.7230010.3.4.1915765545.18030.917282194.0"  # DCMT
 
 # (result, source, reason) of PS3.8 Table 9-21
 _Reason = tuple[int, int, int]
-NO_REASON_GIVEN: _Reason = (1, 1, 1)
 APPLICATION_CONTEXT_UNKNOWN: _Reason = (1, 1, 2)
 CALLING_TITLE_UNKNOWN: _Reason = (1, 1, 3)
 CALLED_TITLE_UNKNOWN: _Reason = (1, 1, 7)

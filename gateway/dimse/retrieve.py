@@ -1,6 +1,6 @@
 """Answer C-MOVE and C-GET: expand by QIDO, fetch by WADO, send as C-STORE sub-operations (PS3.4 C.4.2, C.4.3)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -123,7 +123,7 @@ def _retrieve(session: Session, message: Message, service: Service, progress: Pr
         session.negotiated_for(message),
     )
     with Ahead(session.association, _instances(session, search)) as pages:
-        targets = _targets(pages)
+        targets = _targets(pages, session.archive.name)
     if len(targets) > _MOST_SUB_OPERATIONS:
         return Status(0xA701, comment(f"{len(targets)} instances are more than {_MOST_SUB_OPERATIONS}"))
     progress.remaining = len(targets)
@@ -157,10 +157,15 @@ def _instances(session: Session, search: Search) -> Iterator[list[Row]]:
             yield from session.archive.search(request.resource, request.parameters)
 
 
-def _targets(pages: "Ahead[list[Row]]") -> list[Target]:
-    unique: Mapping[str, Target] = {
-        target.sop_instance: target for page in pages for row in page if (target := _target(row)).sop_instance
-    }
+def _targets(pages: "Ahead[list[Row]]", archive: str) -> list[Target]:
+    """Collect each instance once; one that cannot be asked for must not be missing in silence."""
+    unique: dict[str, Target] = {}
+    for page in pages:
+        for row in page:
+            target = _target(row)
+            if not (target.study and target.series and target.sop_instance):
+                raise AnswerUnreadable(archive, "an instance without its UIDs")
+            unique.setdefault(target.sop_instance, target)
     return list(unique.values())
 
 

@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Connection:
         self._poll.register(sock, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
         self._open = True
+        self._closing = threading.Lock()
         sock.setblocking(False)
         with contextlib.suppress(OSError):  # not a TCP socket in a test
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,8 +106,9 @@ class Connection:
 
     def wake(self) -> None:
         """Let the thread that sits in `wait` go on; safe from any thread and after `close`."""
-        if self._open:
-            with contextlib.suppress(OSError):  # closed this very moment: nobody waits any more
+        # Under the lock: once closed, the number may be that of another file, an instance's perhaps
+        with self._closing:
+            if self._open:
                 os.eventfd_write(self._wake, 1)
 
     def wait(self, timeout: float) -> bool:
@@ -182,13 +185,14 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket; a second call does nothing."""
-        if not self._open:
-            return
-        self._open = False
+        with self._closing:
+            if not self._open:
+                return
+            self._open = False
+            os.close(self._wake)
         with contextlib.suppress(OSError):  # the peer may have been first
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
-        os.close(self._wake)
 
     def sever(self) -> None:
         """Break the connection, so that its thread ends; safe from any thread."""
