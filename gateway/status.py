@@ -16,6 +16,7 @@ ALL_SUB_OPERATIONS_FAILED = 0xA702
 PROCESSING_FAILURE = 0x0110
 DUPLICATE_SOP_INSTANCE = 0x0111
 SOP_CLASS_NOT_SUPPORTED = 0x0122
+NOT_AUTHORIZED = 0x0124
 UNRECOGNIZED_OPERATION = 0x0211
 
 _COMMENT = 64  # Error Comment (0000,0902) is an LO
@@ -37,7 +38,7 @@ TABLE: Mapping[type[GatewayError], Mapping[Service, int]] = {
     errors.ArchiveUnreachable: {_STORE: 0xA700, _FIND: 0xA700, _MOVE: 0xA701, _GET: 0xA701},
     errors.ArchiveBusy: {_STORE: 0xA700, _FIND: 0xA700, _MOVE: 0xA701, _GET: 0xA701},
     errors.ArchiveBroken: {_STORE: 0xA700, _FIND: 0xA700, _MOVE: 0xA701, _GET: 0xA701},
-    errors.SignInRefused: {_STORE: 0x0124, _FIND: 0xC002, _MOVE: 0xA701, _GET: 0xA701},
+    errors.SignInRefused: {_STORE: NOT_AUTHORIZED, _FIND: 0xC002, _MOVE: 0xA701, _GET: 0xA701},
     errors.NotFound: {_STORE: 0xA700, _FIND: 0xC003, _MOVE: 0xA701, _GET: 0xA701},
     errors.TooLarge: {_STORE: 0xA700, _FIND: 0xA700, _MOVE: 0xA701, _GET: 0xA701},
     errors.RequestRefused: {_STORE: 0xC000, _FIND: 0xC001, _MOVE: 0xA701, _GET: 0xA701},
