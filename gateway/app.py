@@ -1,6 +1,10 @@
-"""Build the whole gateway from its configuration; the order of starting is the reverse order of stopping."""
+"""Build the parts of the gateway from its configuration; they run in one process here, in several under `supervisor`.
+
+Each part is a context manager, started when it is entered and stopped when it is left.
+"""
 
 import fcntl
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,15 +12,22 @@ from pathlib import Path
 
 import structlog
 
-from gateway.config import EMBEDDED, Archive, Auth, BasicAuth, BearerAuth, Config
+from gateway.config import EMBEDDED, Archive, Auth, BasicAuth, BearerAuth, CalledTitle, Config
+from gateway.delivery import Delivery, RetryPolicy, Settings, Uploader
 from gateway.dicomweb import auth
 from gateway.dicomweb.client import Client
-from gateway.dimse.scp import Scp
+from gateway.dimse.census import Census
+from gateway.dimse.scp import Scp, bind
+from gateway.dimse.session import Route
+from gateway.embedded import server as embedded_server
 from gateway.embedded.server import EmbeddedArchive
-from gateway.errors import ConfigError, Fault
+from gateway.errors import ConfigError, Fault, GatewayError
+from gateway.outbox import Limits, Outbox, State
 from gateway.translate.profiles import PROFILES
 
 log = structlog.get_logger("gateway")
+
+Archives = Mapping[str, Archive]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +36,124 @@ class Gateway:
 
     config: Config
     port: int
-    archives: Mapping[str, Client]
 
 
 @contextmanager
 def running(config: Config) -> Iterator[Gateway]:
-    """Run a gateway inside the context; raises ConfigError when the machine does not allow what it asks for."""
+    """Run a gateway in this process; raises ConfigError when the machine does not allow what it asks for."""
     with ExitStack() as stack:
-        incoming = _incoming(stack, config)
-        clients: dict[str, Client] = {}
-        for name in sorted({called.archive for called in config.ae_titles.values()}):
-            if name == EMBEDDED and EMBEDDED not in config.archives:
-                archive = _embedded(stack, config)
-            else:
-                archive = config.archives[name]
-            clients[name] = stack.enter_context(connect(name, archive))
-        by_title = {title: clients[called.archive] for title, called in config.ae_titles.items()}
-        try:
-            scp = stack.enter_context(Scp(config, by_title, incoming))
-        except OSError as error:
-            raise ConfigError("listen", (Fault("listen", f"cannot be used: {error.strerror}"),)) from error
-        log.info("listening", host=config.listen.host, port=scp.port, titles=", ".join(config.ae_titles))
-        yield Gateway(config, scp.port, by_title)
+        stack.enter_context(spool(config))
+        archives = dict(config.archives)
+        if uses_embedded(config):
+            archives[EMBEDDED] = stack.enter_context(embedded(config, open_embedded_port(config)))
+        listener = open_port(config)
+        port = listener.getsockname()[1]
+        stack.enter_context(delivering(config, archives))
+        stack.enter_context(receiving(config, archives, listener))
+        log.info("listening", host=config.listen.host, port=port, titles=", ".join(config.ae_titles))
+        yield Gateway(config, port)
         log.info("stopping", grace=config.listen.grace)
     log.info("stopped")
 
 
-def connect(name: str, archive: Archive) -> Client:
-    """Make the client of an archive."""
+@contextmanager
+def spool(config: Config) -> Iterator[None]:
+    """Keep a second gateway out of the spool: each of them knows its own archives only."""
+    folder = config.spool.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _census_file(config).unlink(missing_ok=True)
+            yield
+    except BlockingIOError as error:
+        raise ConfigError("spool", (Fault("spool.folder", f"{folder} is in use by another gateway"),)) from error
+    except OSError as error:
+        raise ConfigError("spool", (Fault("spool.folder", f"{folder} cannot be used: {error.strerror}"),)) from error
+
+
+def uses_embedded(config: Config) -> bool:
+    """Say whether the embedded archive is wanted: by a title, under the name that no other archive took."""
+    return EMBEDDED not in config.archives and any(called.archive == EMBEDDED for called in config.ae_titles.values())
+
+
+def open_embedded_port(config: Config) -> socket.socket:
+    """Open the port of the embedded archive."""
+    try:
+        return embedded_server.listen(config.embedded.host, config.embedded.port)
+    except OSError as error:
+        raise ConfigError("embedded", (Fault("embedded", f"cannot listen: {error.strerror}"),)) from error
+
+
+@contextmanager
+def embedded(config: Config, listener: socket.socket) -> Iterator[Archive]:
+    """Run the embedded archive and describe it as any other."""
+    settings = config.embedded
+    folder = settings.folder or config.spool.folder / "archive"
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(EmbeddedArchive(folder, host=settings.host, listener=listener))
+        except OSError as error:
+            fault = Fault("embedded", f"cannot be used: {error.strerror or error}")
+            raise ConfigError("embedded", (fault,)) from error
+        yield Archive(
+            url=server.url,
+            profile="embedded",
+            max_scanned=settings.max_scanned,
+            duplicates=settings.duplicates,
+            delivery=settings.delivery,
+        )
+
+
+def open_port(config: Config) -> socket.socket:
+    """Take the port of the DIMSE side; it opens when somebody serves it."""
+    try:
+        return bind(config.listen.host, config.listen.port)
+    except OSError as error:
+        raise ConfigError("listen", (Fault("listen", f"cannot be used: {error.strerror}"),)) from error
+
+
+@contextmanager
+def receiving(config: Config, archives: Archives, listener: socket.socket) -> Iterator[None]:
+    """Serve associations on a port that other processes may serve as well."""
+    with ExitStack() as stack:
+        outbox = stack.enter_context(_outbox(config))
+        census = Census(_census_file(config), config.listen.max_associations)
+        stack.callback(census.close)
+        clients = {
+            name: stack.enter_context(connect(name, archives[name]))
+            for name in {called.archive for called in config.ae_titles.values()}
+        }
+        routes = {
+            title: _route(called, archives[called.archive], clients[called.archive], outbox)
+            for title, called in config.ae_titles.items()
+        }
+        stack.enter_context(Scp(config, routes, outbox, census, listener))
+        yield
+
+
+@contextmanager
+def delivering(config: Config, archives: Archives) -> Iterator[None]:
+    """Deliver what the outbox holds, to every archive that is configured."""
+    with ExitStack() as stack:
+        outbox = stack.enter_context(_outbox(config))
+        for name, archive in archives.items():
+            pace = archive.delivery
+            client = stack.enter_context(connect(name, archive, connections=pace.connections))
+            settings = Settings(
+                workers=pace.connections,
+                duplicates=archive.duplicates,
+                retry=RetryPolicy(first=pace.retry_first, longest=pace.retry_longest),
+            )
+            delivery = Delivery(outbox, client, settings)
+            stack.callback(delivery.stop, config.listen.grace)
+            delivery.start()
+        _warn_of_orphans(outbox, archives)
+        yield
+
+
+def connect(name: str, archive: Archive, *, connections: int | None = None) -> Client:
+    """Make a client of an archive; raises ConfigError when a file it needs cannot be read."""
     return Client(
         archive.url,
         name=name,
@@ -60,11 +161,42 @@ def connect(name: str, archive: Archive) -> Client:
         auth=_sign_in(archive.auth),
         headers={key: value.get_secret_value() for key, value in archive.headers.items()},
         verify=str(archive.ca) if archive.ca is not None else True,
-        connections=archive.connections,
+        connections=connections or archive.connections,
         connect_timeout=archive.connect_timeout,
         read_timeout=archive.read_timeout,
         proxy=archive.proxy,
     )
+
+
+def _route(called: CalledTitle, archive: Archive, client: Client, outbox: Outbox) -> Route:
+    return Route(
+        name=called.archive,
+        client=client,
+        uploader=Uploader(client, outbox.scratch, duplicates=archive.duplicates),
+        acknowledge=called.acknowledge,
+        duplicates=archive.duplicates,
+        max_scanned=archive.max_scanned,
+    )
+
+
+def _outbox(config: Config) -> Outbox:
+    limits = Limits(high_water=config.spool.high_water, quota=config.spool.quota, peer_quota=config.spool.peer_quota)
+    try:
+        return Outbox(config.spool.folder / "outbox", limits)
+    except ConfigError:
+        raise
+    except GatewayError as error:
+        raise ConfigError("spool", (Fault("spool.folder", str(error)),)) from error
+
+
+def _warn_of_orphans(outbox: Outbox, archives: Archives) -> None:
+    waiting = {total.archive for total in outbox.statistics().totals if total.state is not State.DONE}
+    for name in sorted(waiting - archives.keys()):
+        log.error("instances wait for an archive that is not configured; add it to archives", archive=name)
+
+
+def _census_file(config: Config) -> Path:
+    return config.spool.folder / "associations"
 
 
 def _sign_in(how: Auth) -> "auth.Auth | None":
@@ -86,34 +218,3 @@ def _secret(path: Path | None) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(str(path), (Fault("password_file", f"cannot be read: {error.strerror}"),)) from error
-
-
-def _incoming(stack: ExitStack, config: Config) -> Path:
-    """Make the folder for instances under way and sweep what a killed process left: none was acknowledged.
-
-    A lock keeps a second gateway out, which would sweep the first one's.
-    """
-    folder = config.spool.folder / "incoming"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context((config.spool.folder / "lock").open("w"))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for stray in folder.iterdir():
-            stray.unlink()
-    except BlockingIOError as error:
-        fault = Fault("spool.folder", f"{config.spool.folder} is in use by another gateway")
-        raise ConfigError("spool", (fault,)) from error
-    except OSError as error:
-        fault = Fault("spool.folder", f"{folder} cannot be used: {error.strerror}")
-        raise ConfigError("spool", (fault,)) from error
-    return folder
-
-
-def _embedded(stack: ExitStack, config: Config) -> Archive:
-    embedded = config.embedded
-    folder = embedded.folder or config.spool.folder / "archive"
-    try:
-        server = stack.enter_context(EmbeddedArchive(folder, host=embedded.host, port=embedded.port))
-    except OSError as error:
-        raise ConfigError("embedded", (Fault("embedded", f"cannot be used: {error.strerror or error}"),)) from error
-    return Archive(url=server.url, profile="azure")

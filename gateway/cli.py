@@ -1,6 +1,5 @@
 """The command line: thin commands over `gateway.app`."""
 
-import os
 import signal
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -9,10 +8,11 @@ import typer
 from rich.console import Console
 
 from gateway import demo as demonstration
-from gateway import log
-from gateway.app import Gateway, running
+from gateway import log, signals
+from gateway.app import Gateway
 from gateway.config import Config, load
 from gateway.errors import ConfigError
+from gateway.supervisor import supervised
 
 cli = typer.Typer(
     help="A DICOM gateway: DIMSE on the hospital's side, DICOMweb on the archive's.",
@@ -35,11 +35,11 @@ def serve(config: _ConfigFile = None) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
     settings = _load(config)
     log.set_up(settings.log.level, settings.log.format)
-    stop = _stop_signal()
+    stop = signals.descriptor(signal.SIGTERM, signal.SIGINT)
     try:
-        with running(settings) as gateway:
+        with supervised(settings) as (gateway, supervisor):
             _greet(gateway)
-            os.read(stop, 1)
+            supervisor.watch(stop)
     except ConfigError as error:
         _fail(error)
 
@@ -78,20 +78,6 @@ def _load(path: Path | None) -> Config:
 def _fail(error: ConfigError) -> NoReturn:
     _err.print(str(error), markup=False)
     raise typer.Exit(2)
-
-
-def _stop_signal() -> int:
-    """Give a descriptor that can be read once SIGTERM or SIGINT has come.
-
-    The interpreter's C handler writes to it. A Python handler runs too late when the signal comes just before the
-    main thread falls asleep, and could meet it inside an Event's lock.
-    """
-    stop, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    return stop
 
 
 def _greet(gateway: Gateway) -> None:

@@ -37,7 +37,7 @@ AeTitle = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Service = Literal["echo", "store", "find", "move", "get", "commit"]
-ProfileName = Literal["standard", "azure", "google", "orthanc", "dcm4chee", "aws"]
+ProfileName = Literal["standard", "azure", "embedded", "google", "orthanc", "dcm4chee", "aws"]
 
 
 class _Model(BaseModel):
@@ -116,7 +116,26 @@ class BearerAuth(_Model):
 Auth = Annotated[NoAuth | BasicAuth | BearerAuth, Field(discriminator="kind")]
 
 
-class Archive(_Model):
+class DeliveryPace(_Model):
+    """Say how the outbox is delivered: requests at once, and how long to wait after a failure, in seconds.
+
+    The wait begins at up to `retry_first` and doubles up to `retry_longest`.
+    """
+
+    connections: Annotated[int, Field(ge=1, le=64)] = 4
+    retry_first: Seconds = 2
+    retry_longest: Seconds = 300
+
+
+class _Storing(_Model):
+    """Say what every archive has: how much a query may read, and how instances get there."""
+
+    max_scanned: Annotated[int, Field(ge=1)] = 100_000
+    duplicates: Literal["keep", "replace", "reject"] = "reject"
+    delivery: DeliveryPace = DeliveryPace()
+
+
+class Archive(_Storing):
     """Say where an archive is, what kind it is and how to sign in; times in seconds."""
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#@]+$")]
@@ -128,14 +147,13 @@ class Archive(_Model):
     connections: Annotated[int, Field(ge=1, le=64)] = 8
     connect_timeout: Seconds = 5
     read_timeout: Seconds = 30
-    max_scanned: Annotated[int, Field(ge=1)] = 100_000
 
 
 class CalledTitle(_Model):
     """Say which archive a called AE title stands for and when an instance is acknowledged."""
 
     archive: str = EMBEDDED
-    acknowledge: Literal["archived"] = "archived"
+    acknowledge: Literal["archived", "spooled"] = "archived"
 
 
 class Peer(_Model):
@@ -156,19 +174,23 @@ class Peer(_Model):
 
 
 class Spool(_Model):
-    """Say where instances rest on their way; at `high_water` (share of the disk used) no more are taken."""
+    """Say where instances rest on their way, and how much of them in bytes, in all and from one peer.
+
+    At `high_water` (share of the disk used) no more are taken.
+    """
 
     folder: Path = Path("/var/lib/dicom-gateway")
     high_water: Annotated[float, Field(gt=0, le=1)] = 0.9
+    quota: Annotated[int, Field(ge=1)] | None = None
+    peer_quota: Annotated[int, Field(ge=1)] | None = None
 
 
-class Embedded(_Model):
+class Embedded(_Storing):
     """Say where the embedded archive keeps its files and listens; port 0 takes any free one."""
 
     folder: Path | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 0
-    max_scanned: Annotated[int, Field(ge=1)] = 100_000
 
 
 class Log(_Model):

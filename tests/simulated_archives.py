@@ -65,6 +65,7 @@ def _orthanc(name, value, have):
 
 _ANSWERS = {
     "azure": _azure,
+    "embedded": _azure,
     "google": _exact,
     "aws": _exact,
     "standard": _wildcard,

@@ -1,60 +1,34 @@
 """Store instances in an archive and judge what came of each: for the delivery, and for a peer that waits."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
 from gateway.delivery.prepared import Item, prepared
 from gateway.dicomweb.client import Client, Outcome, Upload
 from gateway.errors import AnswerUnreadable, DataSetError, GatewayError, InstanceRefused, NotFound, SpoolBroken
+from gateway.outbox import Duplicates
 from gateway.status import SUCCESS
 from gateway.translate.part10 import read_file_meta
 from gateway.translate.stow_outcomes import Disposition, Verdict, failed, refused, stored
 
-Policy = Literal["accept", "replace", "reject"]
-"""What happens when the archive has an object under the UIDs of ours."""
-
 _DUPLICATE = 0x0111  # Duplicate SOP Instance (PS3.7 C.5)
 _LONGEST_HEADER = 1 << 17
-
-# (policy, whether the archive's data set is the same as ours; None: not looked) -> what to do. The same bytes are
-# most often our own, from an attempt whose answer was lost.
-ACTIONS: Mapping[tuple[Policy, bool | None], Literal["accept", "overwrite", "refuse"]] = {
-    ("accept", True): "accept",
-    ("accept", False): "refuse",
-    ("accept", None): "accept",
-    ("replace", True): "accept",
-    ("replace", False): "overwrite",
-    ("replace", None): "overwrite",
-    ("reject", True): "accept",
-    ("reject", False): "refuse",
-    ("reject", None): "refuse",
-}
 
 
 class Uploader:
     """Store instances; `scratch` names files for what has to be written anew.
 
-    With `compare` a duplicate is read back and compared; `reject` does so as well after a first attempt.
+    A duplicate is read back and compared, for it is most often our own, from an attempt whose answer was lost; what
+    becomes of another object under the UIDs of ours, `duplicates` says.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        scratch: Callable[[], Path],
-        *,
-        duplicates: Policy = "accept",
-        compare: bool = True,
-        pass_warnings: bool = False,
-    ) -> None:
+    def __init__(self, client: Client, scratch: Callable[[], Path], *, duplicates: Duplicates = "reject") -> None:
         self._client = client
         self._scratch = scratch
         self._duplicates = duplicates
-        self._compare = compare
-        self._pass_warnings = pass_warnings
 
     def send(self, items: Sequence[Item]) -> list[Verdict]:
         """Store the items in one request and judge each, in order; never raises for what an archive does.
@@ -68,7 +42,7 @@ class Uploader:
                 if items[0].replaces:
                     return [self._overwrite(uploads[0])]
                 outcomes = self._client.store(uploads)
-                return [self._judge(*known) for known in zip(items, uploads, outcomes, strict=True)]
+                return [self._judge(*known) for known in zip(uploads, outcomes, strict=True)]
         except OSError as error:
             verdict = failed(SpoolBroken(f"an instance cannot be read or converted: {error.strerror}"))
             again = True
@@ -80,20 +54,16 @@ class Uploader:
     def _one_by_one(self, items: Sequence[Item]) -> list[Verdict]:
         return [verdict for item in items for verdict in self.send([item])]
 
-    def _judge(self, item: Item, upload: Upload, outcome: Outcome) -> Verdict:
+    def _judge(self, upload: Upload, outcome: Outcome) -> Verdict:
         verdict = self._verdict(outcome)
         if verdict.disposition is not Disposition.DUPLICATE:
             return verdict
         try:
-            look = self._compare or (self._duplicates == "reject" and item.attempts > 1)
-            action = ACTIONS[self._duplicates, self._same(upload) if look else None]
-            if action == "overwrite":
-                return self._overwrite(upload)
+            if self._same(upload):
+                return Verdict(Disposition.DONE, SUCCESS, "the archive had it already")
+            return self._overwrite(upload) if self._duplicates == "replace" else self._conflict()
         except GatewayError as error:
             return failed(error)
-        if action == "accept":
-            return Verdict(Disposition.DONE, SUCCESS)
-        return self._conflict()
 
     def _overwrite(self, upload: Upload) -> Verdict:
         """Put ours in the place of the archive's; ours stays in the spool until the archive has it."""
@@ -112,8 +82,8 @@ class Uploader:
 
     def _verdict(self, outcome: Outcome) -> Verdict:
         if outcome.stored:
-            return stored(outcome.warning, pass_warnings=self._pass_warnings)
-        return refused(self._client.name, outcome.reason, outcome.comment)
+            return stored(outcome.warning, self._client.profile.harmless_warnings)
+        return refused(self._client.name, outcome.reason, outcome.comment, named=outcome.named)
 
     def _conflict(self) -> Verdict:
         text = "the archive keeps another object under these UIDs"

@@ -15,10 +15,10 @@ import structlog
 from gateway.delivery.breaker import Breaker, Circuit
 from gateway.delivery.prepared import Item
 from gateway.delivery.retry import RetryPolicy, delay
-from gateway.delivery.uploader import Policy, Uploader
+from gateway.delivery.uploader import Uploader
 from gateway.dicomweb.client import Client
 from gateway.errors import ArchiveBusy, ArchiveError, GatewayError, TooLarge
-from gateway.outbox import FILE_LOST, Entry, Outbox
+from gateway.outbox import FILE_LOST, Duplicates, Entry, Outbox
 from gateway.translate.stow_outcomes import Disposition, Verdict, failed
 
 _TICK = 0.5  # seconds between looks at whether to stop
@@ -32,8 +32,7 @@ class Settings:
     workers: int = 4
     batch_bytes: int = 32 << 20
     lease: float = 120.0
-    duplicates: Policy = "accept"
-    compare: bool = True
+    duplicates: Duplicates = "reject"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -60,7 +59,7 @@ class Delivery:
         self.breaker = breaker or Breaker()
         self._clock = clock
         self._observe = observe
-        self._uploader = Uploader(client, outbox.scratch, duplicates=settings.duplicates, compare=settings.compare)
+        self._uploader = Uploader(client, outbox.scratch, duplicates=settings.duplicates)
         self._log = structlog.get_logger("gateway").bind(archive=client.name)
         self._stopping = threading.Event()
         self._over = threading.Event()

@@ -2,9 +2,8 @@
 
 import contextlib
 import itertools
-import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,19 +41,19 @@ class Fetched:
             self.path.unlink(missing_ok=True)
 
 
-def fetch(archive: Client, targets: Iterable[Target], folder: Path) -> Iterator[Fetched]:
+def fetch(archive: Client, targets: Iterable[Target], scratch: Callable[[], Path]) -> Iterator[Fetched]:
     """Yield every target in order, fetched a few ahead in parallel; the caller discards each.
 
-    What was fetched ahead is removed when the iteration ends early.
+    `scratch` names a file for each. What was fetched ahead is removed when the iteration ends early.
     """
     waiting: deque[Future[Fetched]] = deque()
     left = iter(targets)
     pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="fetch")
     try:
-        waiting.extend(pool.submit(_fetch, archive, target, folder) for target in itertools.islice(left, _AHEAD))
+        waiting.extend(pool.submit(_fetch, archive, target, scratch()) for target in itertools.islice(left, _AHEAD))
         while waiting:
             yield waiting.popleft().result()
-            waiting.extend(pool.submit(_fetch, archive, target, folder) for target in itertools.islice(left, 1))
+            waiting.extend(pool.submit(_fetch, archive, target, scratch()) for target in itertools.islice(left, 1))
     finally:
         for future in waiting:
             if not future.cancel():
@@ -67,14 +66,12 @@ def _discard(future: "Future[Fetched]") -> None:
         future.result().discard()
 
 
-def _fetch(archive: Client, target: Target, folder: Path) -> Fetched:
-    path: Path | None = None
+def _fetch(archive: Client, target: Target, path: Path) -> Fetched:
     try:
         with (
             archive.retrieve(target.study, target.series, target.sop_instance) as instances,
-            tempfile.NamedTemporaryFile(suffix=".dcm", dir=folder, delete=False) as file,
+            path.open("xb") as file,
         ):
-            path = Path(file.name)
             count = 0
             for instance in instances:
                 count += 1
@@ -88,9 +85,8 @@ def _fetch(archive: Client, target: Target, folder: Path) -> Fetched:
         failure: GatewayError = error
     except OSError as error:
         failure = GatewayError(f"the instance cannot be spooled: {error.strerror}")
-    if path is not None:
-        with contextlib.suppress(OSError):
-            path.unlink()
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
     return Fetched(target, error=failure)
 
 

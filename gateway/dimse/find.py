@@ -67,7 +67,7 @@ def _find(session: Session, message: Message, report: Report) -> Status:
     sent = 0
     report.note(level=search.level)
     try:
-        with Ahead(session.association, answers(session.archive, search, session.max_scanned)) as batches:
+        with Ahead(session.association, answers(session.archive, search, session.route.max_scanned)) as batches:
             for batch in batches:
                 for match in batch:
                     reply = responder.encode(match)

@@ -1,6 +1,6 @@
 """Decide on an association request, from it and the policy to an answer (PS3.7 Annex D, PS3.8 9.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pynetdicom import sop_class
@@ -124,6 +124,13 @@ def accept(request: AssociateRequest, config: Config) -> Acceptance:
         asynchronous=(1, 1) if request.user.asynchronous is not None else None,
     )
     return Acceptance(peer, tuple(results), contexts, user, negotiated)
+
+
+def is_for_storage(contexts: Iterable[Context]) -> bool:
+    """Say whether an association is there for C-STORE and for no query or retrieval."""
+    uids = {context.abstract_syntax for context in contexts}
+    queries = FIND_MODELS.keys() | MOVE_MODELS.keys() | GET_MODELS.keys()
+    return any(map(_is_storage, uids)) and not queries & uids
 
 
 def _context(proposed: ProposedContext, peer: Peer) -> ContextResult:

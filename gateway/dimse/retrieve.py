@@ -146,7 +146,7 @@ def _sender(session: Session, message: Message, service: Service) -> Sender:
 
 def _instances(session: Session, search: Search) -> Iterator[list[Row]]:
     """Yield the instances that are named, by way of their studies where the archive needs that."""
-    for page in answers(session.archive, search, session.max_scanned):
+    for page in answers(session.archive, search, session.route.max_scanned):
         if not search.studies_first:
             yield page
             continue
@@ -186,7 +186,7 @@ def _send_all(session: Session, message: Message, sender: Sender, targets: list[
     def report_progress() -> None:
         _pending(session, message, progress)
 
-    source: Iterator[Fetched] = fetch(session.archive, targets, session.incoming)
+    source: Iterator[Fetched] = fetch(session.archive, targets, session.outbox.scratch)
     unsent = iter(targets)
     try:
         with Ahead(session.association, source, tick=report_progress, dispose=Fetched.discard) as instances:

@@ -1,23 +1,31 @@
 """Listen for peers: one thread per connection, from the association request to its end."""
 
-import contextlib
+import errno
+import os
+import select
 import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Self
 
 import structlog
 
 from gateway.config import Config, ServerTls
-from gateway.dicomweb.client import Client
 from gateway.dimse import commands, echo, find, retrieve, store
 from gateway.dimse.association import Association, Message, PeerAborted
+from gateway.dimse.census import Census
 from gateway.dimse.commands import number
-from gateway.dimse.negotiation import CONGESTION, LOCAL_LIMIT, Acceptance, Rejection, accept, reject_reason
+from gateway.dimse.negotiation import (
+    CONGESTION,
+    LOCAL_LIMIT,
+    Acceptance,
+    Rejection,
+    accept,
+    is_for_storage,
+    reject_reason,
+)
 from gateway.dimse.pdu import (
     ABORT,
     ASSOCIATE_RQ,
@@ -30,9 +38,10 @@ from gateway.dimse.pdu import (
     encode_accept,
     encode_reject,
 )
-from gateway.dimse.session import Handler, Session
+from gateway.dimse.session import Handler, Route, Session
 from gateway.dimse.upper_layer import Connection, TimeIsUp
-from gateway.errors import PeerError
+from gateway.errors import GatewayError, PeerError
+from gateway.outbox import Outbox
 from gateway.status import PROCESSING_FAILURE, UNRECOGNIZED_OPERATION
 
 log = structlog.get_logger("gateway.dimse")
@@ -46,49 +55,45 @@ _HANDLERS: Mapping[int, Handler] = {
 }
 # Connections beyond the associations allowed, so that each of them can be told why it is rejected
 _SPARE_CONNECTIONS = 64
+_BACKLOG = 256
 _LINGER = 2.0  # seconds for a peer to close after our last PDU
 
 
 class Scp:
-    """Accept associations on one port; use as a context manager, leaving it stops gracefully.
+    """Accept associations on a port; use as a context manager, leaving it stops gracefully.
 
-    `archives` maps a called AE title to its archive's client; `incoming` is the folder for instances under way.
+    `routes` maps a called AE title to what it stands for. Other processes may accept on the same `listener`; it is
+    closed at the end, but for them.
     """
 
-    def __init__(self, config: Config, archives: Mapping[str, Client], incoming: Path) -> None:
+    def __init__(
+        self, config: Config, routes: Mapping[str, Route], outbox: Outbox, census: Census, listener: socket.socket
+    ) -> None:
         self._config = config
-        self._archives = archives
-        self._incoming = incoming
+        self._routes = routes
+        self._outbox = outbox
+        self._census = census
+        self._listener = listener
         self._tls = _server_context(config.listen.tls) if config.listen.tls else None
-        self._socket: socket.socket | None = None
-        self._acceptor: threading.Thread | None = None
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._acceptor = threading.Thread(target=self._accept, name="acceptor", daemon=True)
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
-        self._associations: dict[Association, str] = {}
+        self._associations: set[Association] = set()
         self._stopping = False
 
     def __enter__(self) -> Self:
-        listen = self._config.listen
-        family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-        self._socket = socket.create_server((listen.host, listen.port), family=family, backlog=256)
-        self._acceptor = threading.Thread(target=self._accept, name="acceptor", daemon=True)
+        self._listener.listen(_BACKLOG)  # not before: whoever can connect is served
         self._acceptor.start()
         return self
-
-    @property
-    def port(self) -> int:
-        """Give the TCP port that is listened on."""
-        if self._socket is None:
-            raise RuntimeError("not started")
-        return int(self._socket.getsockname()[1])
 
     def __exit__(self, *_: object) -> None:
         """Take no new connection, let running operations end within the grace time, then abort what is left."""
         self._stopping = True
-        if self._socket is not None:
-            with contextlib.suppress(OSError):  # the acceptor may have closed it
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._socket.close()
+        os.eventfd_write(self._wake, 1)
+        self._acceptor.join()
+        os.close(self._wake)
+        self._listener.close()
         with self._lock:
             associations = list(self._associations)
         for association in associations:
@@ -109,15 +114,22 @@ class Scp:
             return list(self._threads)
 
     def _accept(self) -> None:
-        listener = self._socket
-        while listener is not None and not self._stopping:
+        ready = select.poll()
+        ready.register(self._listener, select.POLLIN)
+        ready.register(self._wake, select.POLLIN)
+        while not self._stopping:
             try:
-                sock, address = listener.accept()
+                ready.poll()
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                continue  # another process was faster, or it is time to stop
             except OSError as error:
-                if not self._stopping:
-                    log.error("cannot accept a connection", problem=str(error))
-                    time.sleep(0.1)  # out of descriptors: let some be closed
+                if error.errno == errno.EINVAL:
+                    return  # the port was shut
+                log.error("cannot accept a connection", problem=str(error))
+                time.sleep(0.1)  # out of descriptors: let some be closed
                 continue
+            sock.setblocking(True)
             if len(self._running()) >= self._config.listen.max_associations + _SPARE_CONNECTIONS:
                 sock.close()
                 continue
@@ -162,17 +174,30 @@ class Scp:
         rejection = reject_reason(request, self._config, address)
         if rejection is None:
             acceptance = accept(request, self._config)
-            association = self._association(connection, request, acceptance)
-            rejection = self._admit(association, request.calling)
-        if rejection is not None:
-            self._reject(connection, request, rejection, address)
-            return
+            rejection = self._no_room(request, acceptance)
+        if rejection is None:
+            place = self._census.enter(request.calling, self._config.listen.max_associations_per_peer)
+            if isinstance(place, int):
+                self._hold(connection, request, acceptance, address, place)
+                return
+            rejection = Rejection(*LOCAL_LIMIT, place)
+        self._reject(connection, request, rejection, address)
+
+    def _hold(
+        self, connection: Connection, request: AssociateRequest, acceptance: Acceptance, address: str, place: int
+    ) -> None:
+        association = self._association(connection, request, acceptance)
         try:
+            with self._lock:
+                self._associations.add(association)
+            if self._stopping:
+                association.stop()
             connection.send((encode_accept(request, acceptance.results, acceptance.user),))
             self._run(self._session(association, request, acceptance, address))
         finally:
+            self._census.leave(place)
             with self._lock:
-                self._associations.pop(association, None)
+                self._associations.discard(association)
 
     def _association(self, connection: Connection, request: AssociateRequest, acceptance: Acceptance) -> Association:
         listen = self._config.listen
@@ -194,9 +219,8 @@ class Scp:
             called=request.called,
             address=address,
             peer=acceptance.peer,
-            archive=self._archives[request.called],
-            max_scanned=self._max_scanned(request.called),
-            incoming=self._incoming,
+            route=self._routes[request.called],
+            outbox=self._outbox,
             negotiated=acceptance.negotiated,
         )
         collect = association.sink_for
@@ -207,21 +231,15 @@ class Scp:
         )
         return session
 
-    def _max_scanned(self, called: str) -> int:
-        archive = self._config.archives.get(self._config.ae_titles[called].archive)
-        return archive.max_scanned if archive is not None else self._config.embedded.max_scanned
-
-    def _admit(self, association: Association, calling: str) -> Rejection | None:
-        """Count the association in, or say which limit is reached (transient: the peer may try again)."""
-        listen = self._config.listen
-        with self._lock:
-            if self._stopping:
-                return Rejection(*CONGESTION, "the gateway is stopping")
-            if len(self._associations) >= listen.max_associations:
-                return Rejection(*LOCAL_LIMIT, "listen.max_associations is reached")
-            if Counter(self._associations.values())[calling] >= listen.max_associations_per_peer:
-                return Rejection(*LOCAL_LIMIT, "listen.max_associations_per_peer is reached")
-            self._associations[association] = calling
+    def _no_room(self, request: AssociateRequest, acceptance: Acceptance) -> Rejection | None:
+        """Turn away who only wants to store while the spool takes no more (transient: the peer may try again)."""
+        if self._stopping:
+            return Rejection(*CONGESTION, "the gateway is stopping")
+        if is_for_storage(acceptance.contexts.values()):
+            try:
+                self._outbox.check_room(request.calling)
+            except GatewayError as error:
+                return Rejection(*CONGESTION, str(error))
         return None
 
     def _reject(self, connection: Connection, request: AssociateRequest, rejection: Rejection, address: str) -> None:
@@ -290,6 +308,19 @@ def _guarded(handler: Handler, session: Session, message: Message) -> None:
         log.exception("fault in the gateway", calling=session.calling, called=session.called)
         answer = commands.response(message.command, PROCESSING_FAILURE, "the gateway has failed; see its log")
         session.association.send(message.context, answer)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port to listen on, 0 for any free one; raises OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)  # several processes may accept: the slower one must not wait
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _server_context(tls: ServerTls) -> ssl.SSLContext:

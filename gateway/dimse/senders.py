@@ -1,7 +1,6 @@
 """Send instances as C-STORE sub-operations: to a move destination, or back over a C-GET's own association."""
 
 import contextlib
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -166,12 +165,14 @@ def _store(
     if chosen == stored:
         _send_file(association, contexts[chosen], command, fetched.path, fetched.meta.offset)
     else:
-        with tempfile.NamedTemporaryFile(dir=session.incoming, suffix=".dat") as converted:
-            with fetched.path.open("rb") as source:
+        converted = session.outbox.scratch()
+        try:
+            with fetched.path.open("rb") as source, converted.open("xb") as target:
                 source.seek(fetched.meta.offset)
-                convert(source, stored, converted, chosen)
-            converted.flush()
-            _send_file(association, contexts[chosen], command, Path(converted.name), 0)
+                convert(source, stored, target, chosen)
+            _send_file(association, contexts[chosen], command, converted, 0)
+        finally:
+            converted.unlink(missing_ok=True)
 
     def attentive() -> None:
         if association is session.association:

@@ -3,22 +3,36 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 import structlog
 
 from gateway.config import Config, Peer
+from gateway.delivery import Uploader
 from gateway.dicomweb.client import Client
 from gateway.dimse.association import Association, Message
+from gateway.outbox import Duplicates, Outbox
 from gateway.translate.search import Negotiated
 
 log = structlog.get_logger("gateway.dimse")
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Say what a called AE title stands for: the archive `name`, how it is asked, and how instances get there."""
+
+    name: str
+    client: Client
+    uploader: Uploader
+    acknowledge: Literal["archived", "spooled"]
+    duplicates: Duplicates
+    max_scanned: int
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
-    """Hold an established association with its parties, its archive and what was negotiated."""
+    """Hold an established association with its parties, where it leads and what was negotiated."""
 
     association: Association
     config: Config
@@ -26,10 +40,14 @@ class Session:
     called: str
     address: str
     peer: Peer
-    archive: Client
-    max_scanned: int
-    incoming: Path
+    route: Route
+    outbox: Outbox
     negotiated: Mapping[str, Negotiated]
+
+    @property
+    def archive(self) -> Client:
+        """Give the archive's client."""
+        return self.route.client
 
     def negotiated_for(self, message: Message) -> Negotiated:
         """Give what was negotiated for the message's SOP class; baseline when nothing was."""

@@ -1,85 +1,74 @@
-"""Answer C-STORE: fragments stream into a file, the file goes to the archive, its verdict is the status.
+"""Answer C-STORE: fragments stream into a file of the spool, then somebody takes responsibility for it.
 
-The response is sent after the archive confirmed the instance (PS3.4 Annex B); until then nothing is promised,
-so a broken association or a failure leaves nothing behind, here or there.
+Where the called AE title says `spooled` that is the outbox, once file and row survive a power cut; where it says
+`archived`, the archive. Only then comes the response (PS3.4 Annex B); until then nothing is promised, so a broken
+association or a failure leaves nothing behind, here or there.
 """
 
-import contextlib
-import hashlib
-import io
-import os
-import shutil
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
 
-from gateway.dicomweb.client import Outcome, Upload
+from gateway.delivery import Item
 from gateway.dimse import commands
 from gateway.dimse.association import Message, Sink
 from gateway.dimse.commands import text
 from gateway.dimse.session import Report, Session, operation
-from gateway.errors import DataSetError, GatewayError, IdentityMismatch, InstanceRefused, SpoolFull
+from gateway.errors import DataSetError, GatewayError, IdentityMismatch
+from gateway.outbox import Arrival, Duplicates, Incoming, Receipt
 from gateway.status import DUPLICATE_SOP_INSTANCE, SUCCESS, Service, Status, status_of
-from gateway.translate.part10 import Identity, file_header, read_file_meta, read_identity
+from gateway.translate.part10 import Identity, file_header, read_identity
 
-_MOST_VECTORS = 512
-_PIECE = 1 << 18
-_LONGEST_HEADER = 1 << 16
-_ALREADY_STORED = 45070  # Azure's Failure Reason for a (study, series, instance) that it has
+_COERCED = 0xB000
+_REJECTED = Status(DUPLICATE_SOP_INSTANCE, "another instance has these UIDs")
+
+RECEIPTS: Mapping[Receipt, Status] = {
+    Receipt.QUEUED: Status(SUCCESS, ""),
+    Receipt.DUPLICATE: Status(SUCCESS, ""),
+    Receipt.REPLACED: Status(SUCCESS, ""),
+    Receipt.KEPT: Status(_COERCED, "another instance with these UIDs is kept instead"),
+    Receipt.REJECTED: _REJECTED,
+}
+"""What the outbox did -> the status; success only for what will be in the archive as it was sent."""
+
+CONFLICTS: Mapping[Duplicates, Status] = {
+    "keep": RECEIPTS[Receipt.KEPT],
+    "reject": _REJECTED,
+    "replace": _REJECTED,  # the archive would not have it replaced
+}
+"""The policy -> the status when the archive keeps another object under the UIDs of this one."""
 
 
 class Receiver:
-    """Write an instance to a file as its fragments come; a full disk is remembered and told at the end."""
+    """Write an instance into the spool as its fragments come; a full disk is remembered and told at the end."""
 
-    def __init__(self, folder: Path, header: bytes) -> None:
+    def __init__(self, session: Session, header: bytes) -> None:
         self.error: GatewayError | None = None
-        self.header_size = len(header)
-        self.size = 0
+        self.file: Incoming | None = None
         try:
-            descriptor, name = tempfile.mkstemp(suffix=".dcm", dir=folder)
-        except OSError as error:
-            self.error = SpoolFull(f"no file can be made in the spool: {error.strerror}")
-            self._descriptor, self.path = -1, folder
-            return
-        self._descriptor, self.path = descriptor, Path(name)
-        self.write([memoryview(header)])
+            self.file = session.outbox.incoming(session.calling, header)
+        except GatewayError as error:
+            self.error = error
 
     def write(self, pieces: list[memoryview]) -> None:
         """Append fragments of the data set."""
-        if self.error is not None:
+        if self.error is not None or self.file is None:
             return
         try:
-            for first in range(0, len(pieces), _MOST_VECTORS):
-                self._write(pieces[first : first + _MOST_VECTORS])
-        except OSError as error:
-            self.error = SpoolFull(f"the spool cannot be written: {error.strerror}")
-            self.discard()
+            self.file.write(*pieces)
+        except GatewayError as error:  # the file is gone already
+            self.error = error
 
-    def _write(self, pieces: list[memoryview]) -> None:
-        wanted = sum(map(len, pieces))
-        written = os.writev(self._descriptor, pieces)
-        if written < wanted:  # a signal or a disk that fills up: the rest in one piece, which then says why
-            rest = memoryview(b"".join(pieces))[written:]
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-        self.size += wanted
-
-    def identity(self, transfer_syntax: str) -> Identity:
-        """Read the UIDs of what arrived; raises DataSetError, or the error met while writing."""
+    def complete(self) -> Incoming:
+        """Give the file; raises the error met while writing, or DataSetError when nothing came."""
         if self.error is not None:
             raise self.error
-        if self.size == self.header_size:
+        if self.file is None or self.file.size <= self.file.offset:
             raise DataSetError("the data set is empty")
-        with self.path.open("rb") as file:
-            file.seek(self.header_size)
-            return read_identity(file, transfer_syntax)
+        return self.file
 
     def discard(self) -> None:
-        """Close and remove the file; a second call does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
+        """Remove the file unless the outbox has taken it; a second call does nothing."""
+        if self.file is not None:
+            self.file.discard()
 
 
 def receiver(session: Session, message: Message) -> Receiver:
@@ -91,12 +80,7 @@ def receiver(session: Session, message: Message) -> Receiver:
         message.context.transfer_syntax,
         source_ae=session.calling,
     )
-    sink = Receiver(session.incoming, header)
-    usage = shutil.disk_usage(session.incoming)
-    if sink.error is None and usage.used > usage.total * session.config.spool.high_water:
-        sink.discard()
-        sink.error = SpoolFull("the spool's disk is above its high-water mark")
-    return sink
+    return Receiver(session, header)
 
 
 def abandon(sink: Sink | None) -> None:
@@ -123,27 +107,58 @@ def answer(session: Session, message: Message) -> None:
 def _store(session: Session, message: Message, sink: Sink | None, report: Report) -> Status:
     if not isinstance(sink, Receiver):
         raise DataSetError("the request has no data set")
-    identity = sink.identity(message.context.transfer_syntax)
-    _compare(identity, message)
-    report.note(bytes=sink.size - sink.header_size)
-    upload = Upload(
-        path=sink.path,
-        size=sink.size,
-        sop_class=identity.sop_class,
-        sop_instance=identity.sop_instance,
+    file = sink.complete()
+    identity = _identity(file, message)
+    report.note(bytes=file.size - file.offset)
+    if session.route.acknowledge == "spooled":
+        return _spool(session, message, file, identity, report)
+    return _archive(session, message, file, identity, report)
+
+
+def _spool(session: Session, message: Message, file: Incoming, identity: Identity, report: Report) -> Status:
+    """Put the file into the outbox; after success it survives whatever happens here."""
+    arrival = Arrival(
+        archive=session.route.name,
         study=identity.study,
         series=identity.series,
+        sop_class=identity.sop_class,
+        sop_instance=identity.sop_instance,
+        transfer_syntax=message.context.transfer_syntax,
+        peer=session.calling,
+        called=session.called,
     )
-    (outcome,) = session.archive.store([upload])
-    if outcome.reason == _ALREADY_STORED:
-        same = _same_as_archived(session, upload, sink.header_size)
-        report.note(duplicate="the same" if same else "another under the same UIDs, refused")
-        return Status(SUCCESS, "") if same else Status(DUPLICATE_SOP_INSTANCE, "another instance has these UIDs")
-    return _status(outcome, session.archive.name, report)
+    receipt = session.outbox.commit(file, arrival, duplicates=session.route.duplicates)
+    if receipt is not Receipt.QUEUED:
+        report.note(duplicate=str(receipt))
+    return RECEIPTS[receipt]
 
 
-def _compare(identity: Identity, message: Message) -> None:
+def _archive(session: Session, message: Message, file: Incoming, identity: Identity, report: Report) -> Status:
+    """Store the file in the archive and give its verdict; the file does not stay here whatever that is."""
+    file.close()
+    item = Item(
+        path=file.path,
+        size=file.size,
+        study=identity.study,
+        series=identity.series,
+        sop_class=identity.sop_class,
+        sop_instance=identity.sop_instance,
+        transfer_syntax=message.context.transfer_syntax,
+        peer=session.calling,
+    )
+    (verdict,) = session.route.uploader.send([item])
+    if reason := str(verdict.cause or verdict.comment):
+        report.note(reason=reason)
+    if verdict.status == DUPLICATE_SOP_INSTANCE:
+        return CONFLICTS[session.route.duplicates]
+    return Status(verdict.status, verdict.comment if verdict.status != SUCCESS else "")
+
+
+def _identity(file: Incoming, message: Message) -> Identity:
     """Insist that command set, presentation context and data set name the same instance (PS3.4 B.2.3)."""
+    with file.path.open("rb") as stream:
+        stream.seek(file.offset)
+        identity = read_identity(stream, message.context.transfer_syntax)
     if not (identity.study and identity.series and identity.sop_instance and identity.sop_class):
         raise DataSetError("Study, Series, SOP Instance or SOP Class UID is missing from the data set")
     if identity.sop_instance != text(message.command, "AffectedSOPInstanceUID"):
@@ -155,34 +170,4 @@ def _compare(identity: Identity, message: Message) -> None:
     }
     if len(classes) != 1:
         raise IdentityMismatch("SOP Class UID of data set, command and presentation context differ")
-
-
-def _status(outcome: Outcome, archive: str, report: Report) -> Status:
-    if outcome.stored:
-        if outcome.warning is not None:
-            report.note(warning=f"{outcome.warning:04X}H")
-        # an archive's finding is logged; a warning status would make some modalities keep and resend
-        return Status(SUCCESS, "")
-    raise InstanceRefused(archive, outcome.reason or 0x0110, outcome.comment)
-
-
-def _same_as_archived(session: Session, upload: Upload, offset: int) -> bool:
-    """Say whether the archive holds the same data set; File Meta, which differs by its way here, left out."""
-    ours = hashlib.sha256()
-    with upload.path.open("rb") as file:
-        file.seek(offset)
-        while piece := file.read(_PIECE):
-            ours.update(piece)
-    theirs = hashlib.sha256()
-    with session.archive.retrieve(upload.study, upload.series, upload.sop_instance) as instances:
-        for instance in instances:
-            head, chunks = b"", iter(instance.chunks)
-            for chunk in chunks:
-                head += chunk
-                if len(head) >= _LONGEST_HEADER:
-                    break
-            start = read_file_meta(io.BytesIO(head)).offset
-            theirs.update(head[start:])
-            for chunk in chunks:
-                theirs.update(chunk)
-    return ours.digest() == theirs.digest()
+    return identity

@@ -23,16 +23,24 @@ _GRACE: Final = 5
 class EmbeddedArchive:
     """Serve a folder as a DICOMweb archive for the length of a with block; port 0 takes any free one.
 
-    Entering raises OSError when the folder cannot be used, another archive is using it, or the port is taken.
+    Instead of an address it takes a `listener`, from `listen`. Entering raises OSError when the folder cannot be
+    used, another archive is using it, or the port is taken.
     """
 
     def __init__(
-        self, folder: Path, *, host: str = "127.0.0.1", port: int = 0, switches: Switches | None = None
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        listener: socket.socket | None = None,
+        switches: Switches | None = None,
     ) -> None:
         self.switches = switches or Switches()
         self._folder = folder
         self._address = (host, port)
         self._port = port
+        self._listener = listener
         self._running = ExitStack()
 
     @property
@@ -51,7 +59,7 @@ class EmbeddedArchive:
     def start(self) -> None:
         """Open the folder and serve it; raises OSError when either fails."""
         with ExitStack() as stack:
-            listener = stack.enter_context(_listen(self._address))
+            listener = self._listener or stack.enter_context(listen(*self._address))
             self._port = listener.getsockname()[1]
             files = Files(self._folder)
             stack.callback(files.close)
@@ -113,13 +121,14 @@ class _Server(uvicorn.Server):
             raise OSError("the embedded archive did not start")
 
 
-def _listen(address: tuple[str, int]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+def listen(host: str, port: int) -> socket.socket:
+    """Open the port that the archive listens on; raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off for sockets that name their protocol only: 40 ms an answer otherwise
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener.bind((host, port))
         listener.listen(128)
     except OSError:
         listener.close()

@@ -62,6 +62,8 @@ class Profile:
     """Implicit VR Little Endian is refused or warned about: convert to Explicit VR before storing."""
     require_patient_id: bool = False
     """An instance must have Patient ID (0010,0020), if only empty: add it empty before storing."""
+    harmless_warnings: frozenset[int] = frozenset()
+    """Warning Reasons with which an instance is stored as it was sent: no peer is told of them."""
     transcodes: frozenset[str] = frozenset({EXPLICIT_VR_LITTLE_ENDIAN})
     """Transfer Syntax UIDs the archive can convert a single instance to on retrieval."""
     overwrite: Literal["put", "delete", "none"] = "none"
@@ -130,26 +132,30 @@ _ORTHANC_FILTERS: Filters = MappingProxyType(
 
 _STANDARD = Profile(name="standard", filters=_STANDARD_FILTERS)
 
+_AZURE = Profile(
+    name="azure",
+    wildcard=False,
+    uid_list=False,
+    include_all=False,
+    max_limit=200,
+    filters=_AZURE_FILTERS,
+    computed=frozenset({"ModalitiesInStudy", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"}),
+    refused_characters="<",
+    explicit_vr_only=True,
+    require_patient_id=True,
+    # 1: some attributes cannot be searched for; 45063: Implicit VR, which the open-source server stores
+    harmless_warnings=frozenset({1, 45063}),
+    transcodes=frozenset({EXPLICIT_VR_LITTLE_ENDIAN, JPEG_2000_LOSSLESS}),
+    overwrite="delete",
+    delete=True,
+)
+
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         "standard": _STANDARD,
-        "azure": Profile(
-            name="azure",
-            wildcard=False,
-            uid_list=False,
-            include_all=False,
-            max_limit=200,
-            filters=_AZURE_FILTERS,
-            computed=frozenset(
-                {"ModalitiesInStudy", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"}
-            ),
-            refused_characters="<",
-            explicit_vr_only=True,
-            require_patient_id=True,
-            transcodes=frozenset({EXPLICIT_VR_LITTLE_ENDIAN, JPEG_2000_LOSSLESS}),
-            overwrite="delete",
-            delete=True,
-        ),
+        "azure": _AZURE,
+        # as strict as Azure in all but storing: what comes back is what went in, byte for byte
+        "embedded": replace(_AZURE, name="embedded", explicit_vr_only=False, require_patient_id=False),
         "google": Profile(
             name="google",
             wildcard=False,

@@ -48,13 +48,8 @@ REASONS: tuple[Row, ...] = (
 )
 """Failure Reason (0008,1197); the first row that fits. None fits: set aside, 0110H."""
 
-WARNINGS: Mapping[int, int] = {
-    0x0001: 0xB007,  # Azure v2: some attributes are invalid and cannot be searched for
-    0xB000: 0xB000,
-    0xB006: 0xB006,
-    0xB007: 0xB007,  # Azure: Implicit VR
-}
-"""Warning Reason (0008,1196) -> the status for peers that shall see warnings; the instance is stored."""
+WARNINGS = frozenset((0xB000, 0xB006, 0xB007))
+"""Warning Reasons (0008,1196) that are C-STORE statuses as well; the instance is stored whatever the reason."""
 
 FAULTS: Mapping[type[GatewayError], Disposition] = {
     errors.TooLarge: Disposition.SET_ASIDE,
@@ -78,11 +73,12 @@ class Verdict:
     cause: GatewayError | None = None
 
 
-def stored(warning: int | None, *, pass_warnings: bool = False) -> Verdict:
-    """Judge an item of Referenced SOP Sequence; a warning is a peer's business only where that is asked for."""
-    if warning is None or not pass_warnings:
+def stored(warning: int | None, harmless: frozenset[int] = frozenset()) -> Verdict:
+    """Judge an item of Referenced SOP Sequence; a warning that is `harmless` or no status is no peer's business."""
+    if warning is None:
         return Verdict(Disposition.DONE, SUCCESS)
-    return Verdict(Disposition.DONE, WARNINGS.get(warning, SUCCESS), f"archive warns: {warning:04X}H")
+    code = warning if warning in WARNINGS - harmless else SUCCESS
+    return Verdict(Disposition.DONE, code, f"archive warns: {warning:04X}H")
 
 
 def refused(archive: str, reason: int | None, text: str, *, named: bool = True) -> Verdict:

@@ -235,7 +235,7 @@ def test_after_a_lost_answer_the_duplicate_with_the_same_bytes_is_our_own(outbox
     duplicate = stow(failed={"1": 45070}, status=409)
     with (
         scripted(cut, duplicate, retrieved(content("1"))) as archive,
-        delivering(outbox, archive.url, duplicates="reject", compare=False),
+        delivering(outbox, archive.url, duplicates="reject"),
     ):
         until(lambda: settled(outbox))
     assert outcome(outbox) == {"1": State.DONE}
@@ -286,16 +286,6 @@ def test_a_duplicate_is_replaced_where_that_is_the_policy(outbox: Outbox) -> Non
         until(lambda: settled(outbox))
     assert outcome(outbox) == {"1": State.DONE}
     assert [request.method for request in archive.requests] == ["POST", "GET", "DELETE", "POST"]
-
-
-def test_a_duplicate_is_accepted_unseen_where_that_is_the_policy(outbox: Outbox) -> None:
-    put(outbox, "1")
-    with (
-        scripted(stow(failed={"1": 45070}, status=409)) as archive,
-        delivering(outbox, archive.url, duplicates="accept", compare=False),
-    ):
-        until(lambda: settled(outbox))
-    assert outcome(outbox) == {"1": State.DONE}
 
 
 def test_what_replaces_overwrites_without_being_told_of_a_duplicate(outbox: Outbox) -> None:

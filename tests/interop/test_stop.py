@@ -42,8 +42,9 @@ def test_a_store_that_hangs_is_cut_after_the_grace_time_and_leaves_nothing(start
     with start_gateway(tmp_path, listen={"grace": 1}) as gateway:
         connection = associate(gateway)
         connection.send(((ONE.prefixes[0] + ONE.tail)[:100_000],))
-        processes.await_true(lambda: any((tmp_path / "spool" / "incoming").iterdir()), what="a file under way")
+        incoming = tmp_path / "spool" / "outbox" / "incoming"
+        processes.await_true(lambda: any(incoming.iterdir()), what="a file under way")
         gateway.process.send_signal(signal.SIGTERM)
         assert gateway.process.wait(15) == 0
         connection.close()
-    assert not list((tmp_path / "spool" / "incoming").iterdir())
+    assert not list(incoming.iterdir())

@@ -55,9 +55,10 @@ def test_the_plain_example_of_an_entry_states_all_its_options_at_their_default(k
     prefix = f"{kind}.*."
     own = {path.removeprefix(prefix).split(".")[0] for path in known if path.startswith(prefix)}
     assert own == set(entry)
-    for key in own - chosen - {"auth"}:
-        value = sorted(entry[key]) if key == "allow" else entry[key]
-        assert value == default(known[f"{prefix}{key}"]), key
+    for path, value in stated({kind: {"*": entry}}, known):
+        key = path.removeprefix(prefix).split(".")[0]
+        if key not in chosen | {"auth"}:
+            assert (sorted(value) if key == "allow" else value) == default(known[path]), path
 
 
 def test_the_examples_of_the_shipped_file_are_a_configuration_without_faults(monkeypatch):

@@ -125,10 +125,11 @@ def test_each_failure_of_a_request_has_one_outcome(
 
 def test_a_warning_is_success_unless_peers_shall_see_it() -> None:
     assert stored(None).status == 0
-    assert stored(45063).status == 0
-    assert stored(45063, pass_warnings=True).status == 0xB007
-    assert stored(1, pass_warnings=True).status == 0xB007
-    assert stored(4711, pass_warnings=True).status == 0
+    assert stored(45063).status == 0xB007
+    assert stored(45063, frozenset({1, 45063})).status == 0
+    assert stored(1).status == 0
+    assert stored(0xB000).status == 0xB000
+    assert stored(4711).status == 0
     assert stored(1).disposition is Disposition.DONE
 
 
