@@ -5,6 +5,7 @@ time, and does nothing but start again what ends; what a dead process had under 
 """
 
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -152,6 +153,8 @@ def supervised(config: Config) -> Iterator[tuple[Gateway, Supervisor]]:
         stack.enter_context(spool(config))
         listener = stack.enter_context(open_port(config))
         port = listener.getsockname()[1]
+        gc.collect()
+        gc.freeze()  # the collector writes to what it looks at, and would unshare the children's memory
         supervisor = Supervisor(config.listen.grace)
         stack.callback(supervisor.stop)
         archives = dict(config.archives)
