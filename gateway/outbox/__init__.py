@@ -12,6 +12,7 @@ from gateway.outbox.entry import (
     Total,
 )
 from gateway.outbox.incoming import Incoming
+from gateway.outbox.ledger import Ledger
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.queue import FILE_LOST
 
@@ -21,6 +22,7 @@ __all__ = [
     "Duplicates",
     "Entry",
     "Incoming",
+    "Ledger",
     "Limits",
     "Outbox",
     "Receipt",

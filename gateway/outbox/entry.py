@@ -120,7 +120,11 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class StudyState:
-    """Sum up what the outbox knows of a study on its way to an archive; `reason` is of one that is set aside."""
+    """Sum up what the outbox knows of a study on its way to an archive; times in seconds since 1970.
+
+    `due` is when the next that is to do may be tried, 0 for none. `reason` is of one that is set aside, else of one
+    that failed before.
+    """
 
     archive: str
     study: str
@@ -132,6 +136,7 @@ class StudyState:
     set_aside: int
     held: int
     done: int
+    due: float
     reason: str
 
 

@@ -1,43 +1,26 @@
-"""The outbox: takes instances in, hands them out for delivery, and answers what it holds."""
+"""The outbox: takes instances in and hands them out for delivery."""
 
 import itertools
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
 
 from gateway.errors import DataSetError, SpoolFull
-from gateway.outbox import owners, queue, reading, recovery, schema
-from gateway.outbox.entry import (
-    Arrival,
-    Duplicates,
-    Entry,
-    Limits,
-    Receipt,
-    State,
-    Statistics,
-    StudyState,
-    entry,
-    file_name,
-)
+from gateway.outbox import owners, queue, reading, recovery
+from gateway.outbox.entry import Arrival, Duplicates, Entry, Limits, Receipt, State, entry, file_name
 from gateway.outbox.faults import spool_error
 from gateway.outbox.incoming import Incoming
-from gateway.outbox.journal import Journal
-from gateway.outbox.queue import Selection
+from gateway.outbox.ledger import Ledger
 
-T = TypeVar("T")
-
-_BUSY = 60.0  # seconds to wait for another process's transaction
 _POLL = 0.05  # seconds until an entry of another process is seen
 
 
-class Outbox:
+class Outbox(Ledger):
     """Hold what was acknowledged until the archive has it; share the folder with other processes.
 
     All methods may be called from any thread; open it after a fork, not before. Nothing needs to be closed for the
@@ -45,25 +28,17 @@ class Outbox:
     """
 
     def __init__(self, folder: Path, limits: Limits | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        self._folder = folder
         self._limits = limits or Limits()
-        self._clock = clock
         self._receiving: set[Incoming] = set()
         self._receiving_lock = threading.Lock()
-        self._reading_lock = threading.Lock()
-        self._changed = threading.Condition()
-        try:
-            self._enter()
-        except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error
+        super().__init__(folder, clock=clock)
+        self._ids = itertools.count(self._owner << 32)
 
     def _enter(self) -> None:
         for path in (self._folder, self._folder / "incoming", self._folder / "owners"):
             path.mkdir(parents=True, exist_ok=True)
         with closing(owners.Lock(self._folder / "recovery.lock")) as entering, ExitStack() as failing, entering:
-            self._lock = owners.Lock(self._folder / "outbox.lock")
-            failing.callback(self._lock.close)
-            connection = self._connect(failing)
+            connection = self._attach(failing)
             recovery.prepare(self._folder, connection)
             now = self._clock()
             number = connection.execute("INSERT INTO owners (opened) VALUES (?)", (now,)).lastrowid
@@ -71,33 +46,12 @@ class Outbox:
             self._presence = owners.Presence(self._folder, self._owner)
             failing.callback(self._presence.leave)
             recovery.recover(self._folder, connection, owners.living(self._folder), now)
-            self._reader = self._connect(failing)
-            self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             failing.pop_all()
-        self._ids = itertools.count(self._owner << 32)
-        self._journal = Journal(connection, partial(os.fsync, self._descriptor), self._lock)
-
-    def _connect(self, failing: ExitStack) -> sqlite3.Connection:
-        connection = schema.connect(self._folder / "outbox.db", busy=_BUSY)
-        failing.callback(connection.close)
-        return connection
 
     def close(self) -> None:
         """Let go of the folder; what is leased to us is taken back by the next that opens it."""
-        self._journal.close()
-        with self._reading_lock:
-            self._reader.close()
-        os.close(self._descriptor)
-        self._lock.close()
+        super().close()
         self._presence.leave()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Taking in
 
@@ -202,11 +156,6 @@ class Outbox:
                     return self.is_due(archive)
         return due
 
-    def wake(self) -> None:
-        """End every `wait` of this process."""
-        with self._changed:
-            self._changed.notify_all()
-
     def renew(self, ids: Sequence[int], lease: float) -> set[int]:
         """Prolong our leases; return the ids that are still ours."""
         until = self._clock() + lease
@@ -235,79 +184,6 @@ class Outbox:
         self._run(lambda connection: queue.give_back(connection, ids, self._owner))
         self.wake()
 
-    # What the operator does
-
-    def hold(self, study: str, archive: str = "") -> int:
-        """Hold a study, what is there and what comes; count what was there."""
-        selection = Selection(study, archive)
-        self._run(lambda connection: queue.hold(connection, selection))
-        return self._change("hold", selection)
-
-    def release(self, study: str, archive: str = "") -> int:
-        """Let a held study go on; count what was held."""
-        selection = Selection(study, archive)
-        self._run(lambda connection: queue.unhold(connection, selection))
-        return self._change("release", selection)
-
-    def retry_now(self, study: str = "", archive: str = "", ids: Sequence[int] = ()) -> int:
-        """Let what is set aside or backs off be tried now, all of it by default; count it."""
-        return self._change("retry", Selection(study, archive, tuple(ids)))
-
-    def discard(self, study: str = "", archive: str = "", ids: Sequence[int] = ()) -> int:
-        """Delete undelivered instances for good; count them. Raises ValueError when nothing is selected."""
-        if not study and not ids:
-            raise ValueError("discard needs a study or ids")
-        return self._change("discard", Selection(study, archive, tuple(ids)))
-
-    # What can be asked
-
-    def find(self, study: str = "", series: str = "", sop_instance: str = "") -> list[Entry]:
-        """Find the undelivered entries of a study, of a series in it, or of a SOP instance anywhere."""
-        return reading.find(self._ask, self._folder, study, series, sop_instance)
-
-    def entries(self, study: str = "", archive: str = "", state: State | None = None) -> Iterator[Entry]:
-        """List entries, delivered ones as well, while others change them."""
-        return reading.entries(self._ask, self._folder, Selection(study, archive), state)
-
-    def studies(self, study: str = "", archive: str = "") -> Iterator[StudyState]:
-        """Sum up by study and archive what is here and what was delivered lately."""
-        return reading.studies(self._ask, study, archive)
-
-    def statistics(self) -> Statistics:
-        """Count what is here, at a price that does not depend on how much it is."""
-        return reading.statistics(self._ask)
-
-    # The machinery
-
-    def _change(self, kind: str, selection: Selection) -> int:
-        after, count, now = 0, 0, self._clock()
-        while True:
-            step = partial(queue.change, kind=kind, selection=selection, after=after, now=now)
-            ids, after = self._run(step)
-            count += len(ids)
-            if kind == "discard":
-                self._remove(ids)
-            if not after:
-                self.wake()
-                return count
-
-    def _remove(self, ids: Sequence[int]) -> None:
-        for identifier in ids:
-            (self._folder / file_name(identifier)).unlink(missing_ok=True)
-
     def _forget(self, incoming: Incoming) -> None:
         with self._receiving_lock:
             self._receiving.discard(incoming)
-
-    def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return self._guard(lambda: self._journal.run(operation))
-
-    def _ask(self, query: str, values: dict[str, object]) -> list[tuple[object, ...]]:
-        with self._reading_lock:
-            return self._guard(lambda: self._reader.execute(query, values).fetchall())
-
-    def _guard(self, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error

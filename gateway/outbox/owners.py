@@ -58,5 +58,29 @@ def living(folder: Path) -> frozenset[int]:
     return frozenset(alive)
 
 
+def is_anyone(folder: Path) -> bool:
+    """Tell whether any process uses the spool, or is just about to.
+
+    Keeps the folder's lock meanwhile: who enters or counts the living must not meet the looks at their locks.
+    """
+    try:
+        with (folder / "recovery.lock").open("rb") as entering:
+            fcntl.flock(entering, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return any(_is_locked(path) for path in (folder / "owners").glob("*.lock"))
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _lock_path(folder: Path, number: int) -> Path:
     return folder / "owners" / f"{number}.lock"

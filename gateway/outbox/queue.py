@@ -223,14 +223,15 @@ def give_back(connection: sqlite3.Connection, ids: Sequence[int], owner: int) ->
 
 
 def hold(connection: sqlite3.Connection, selection: Selection) -> None:
-    """Note that what comes of a study is to be held; `change` holds what is there."""
+    """Note that what comes of the selection is to be held; `change` holds what is there."""
     connection.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (selection.study, selection.archive))
 
 
 def unhold(connection: sqlite3.Connection, selection: Selection) -> None:
-    """Note that what comes of a study may go; `change` releases what is there."""
+    """Note that what comes of the selection may go; `change` releases what is there."""
     connection.execute(
-        "DELETE FROM holds WHERE study = ? AND ? IN (archive, '')", (selection.study, selection.archive)
+        "DELETE FROM holds WHERE :study IN (study, '') AND :archive IN (archive, '')",
+        {"study": selection.study, "archive": selection.archive},
     )
 
 
@@ -238,7 +239,8 @@ CHANGES: Mapping[str, str] = {
     "hold": "UPDATE entries SET state = 'held', due = :now "
     "WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'todo' RETURNING id",
     "release": "UPDATE entries SET state = 'todo', due = place "
-    "WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'held' RETURNING id",
+    "WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'held' AND NOT EXISTS (SELECT 1 FROM holds "
+    "WHERE holds.study IN (entries.study, '') AND holds.archive IN (entries.archive, '')) RETURNING id",
     "retry": "UPDATE entries SET state = 'todo', due = min(place, :now), attempts = min(attempts, 1), reason = '' "
     "WHERE id IN (SELECT value FROM json_each(:ids)) "
     "AND (state = 'set aside' AND reason <> :lost OR state = 'todo' AND due > :now) RETURNING id",

@@ -51,7 +51,9 @@ def studies(ask: Ask, study: str, archive: str) -> Iterator[StudyState]:
             "SELECT archive, study, min(received), max(received), sum(size), "  # noqa: S608 - our own names
             "sum(state = 'todo'), "
             "sum(state = 'leased'), sum(state = 'set aside'), sum(state = 'held'), sum(state = 'done'), "
-            "coalesce(max(reason) FILTER (WHERE state = 'set aside'), '') FROM entries "
+            "coalesce(min(due) FILTER (WHERE state = 'todo'), 0.0), "
+            "coalesce(max(reason) FILTER (WHERE state = 'set aside'), "
+            "max(reason) FILTER (WHERE state <> 'done'), '') FROM entries "
             f"WHERE {condition} AND (study, archive) > (:last_study, :last_archive) "
             "GROUP BY study, archive ORDER BY study, archive LIMIT :page",
             values | {"last_study": last_study, "last_archive": last_archive, "page": _PAGE},
@@ -61,6 +63,11 @@ def studies(ask: Ask, study: str, archive: str) -> Iterator[StudyState]:
         if len(rows) < _PAGE:
             return
         last_archive, last_study = str(rows[-1][0]), str(rows[-1][1])
+
+
+def holds(ask: Ask) -> list[tuple[str, str]]:
+    """List what is to be held as (study, archive); "" stands for each."""
+    return [(str(study), str(archive)) for study, archive in ask("SELECT study, archive FROM holds", {})]
 
 
 def entries(ask: Ask, folder: Path, selection: Selection, state: State | None) -> Iterator[Entry]:

@@ -24,14 +24,23 @@ def prepare(folder: Path, connection: sqlite3.Connection) -> None:
 
     Raises ConfigError when there are instances but no database: they were acknowledged, for nobody knows whom.
     """
-    found = version(connection)
-    if found > VERSION:
-        raise _fault(folder, f"was written by a newer version (schema {found}, this one knows {VERSION})")
-    if found == VERSION:
+    if _known(folder, connection):
         return
     if any(_NAME.match(name) for name in _names(folder)):
         raise _fault(folder, "holds instances (*.dcm) but no outbox.db: restore it, or move the files away")
     create(connection)
+
+
+def expect(folder: Path) -> None:
+    """Raise ConfigError when there is no outbox: to open it would make one."""
+    if not (folder / "outbox.db").exists():
+        raise _fault(folder, "holds no outbox: no gateway has run with this folder, or it cannot be read")
+
+
+def check(folder: Path, connection: sqlite3.Connection) -> None:
+    """Raise ConfigError when the tables are not those that this version knows."""
+    if not _known(folder, connection):
+        raise _fault(folder, "holds an outbox without tables: start the gateway on it first")
 
 
 def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int], now: float) -> None:
@@ -85,6 +94,13 @@ def _miss(folder: Path, connection: sqlite3.Connection, now: float) -> None:
             "UPDATE entries SET state = 'set aside', owner = 0, due = ?, reason = ? WHERE id = ? AND state <> 'done'",
             ((now, queue.FILE_LOST, identifier) for identifier in lost),
         )
+
+
+def _known(folder: Path, connection: sqlite3.Connection) -> bool:
+    found = version(connection)
+    if found > VERSION:
+        raise _fault(folder, f"was written by a newer version (schema {found}, this one knows {VERSION})")
+    return found == VERSION
 
 
 def _undelivered(connection: sqlite3.Connection) -> int:

@@ -40,12 +40,12 @@ CREATE INDEX leases ON entries (due) WHERE state = 'leased';
 CREATE INDEX delivered ON entries (due) WHERE state = 'done';
 CREATE INDEX undelivered ON entries (archive, received) WHERE state <> 'done';
 
--- No entry of a held study is ever to be delivered, whichever way it comes to that state.
+-- What is held is never to be delivered, whichever way it comes to that state; '' stands for each.
 CREATE TRIGGER comes_held AFTER INSERT ON entries WHEN new.state = 'todo' AND EXISTS (
-    SELECT 1 FROM holds WHERE study = new.study AND archive IN (new.archive, '')
+    SELECT 1 FROM holds WHERE study IN (new.study, '') AND archive IN (new.archive, '')
 ) BEGIN UPDATE entries SET state = 'held' WHERE id = new.id; END;
 CREATE TRIGGER stays_held AFTER UPDATE OF state ON entries WHEN new.state = 'todo' AND EXISTS (
-    SELECT 1 FROM holds WHERE study = new.study AND archive IN (new.archive, '')
+    SELECT 1 FROM holds WHERE study IN (new.study, '') AND archive IN (new.archive, '')
 ) BEGIN UPDATE entries SET state = 'held' WHERE id = new.id; END;
 
 CREATE TABLE totals (

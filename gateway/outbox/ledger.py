@@ -1,0 +1,163 @@
+"""The rows of an outbox: what an operator asks and changes, beside the processes that receive and deliver."""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from gateway.outbox import owners, queue, reading, recovery, schema
+from gateway.outbox.entry import Entry, State, Statistics, StudyState, file_name
+from gateway.outbox.faults import spool_error
+from gateway.outbox.journal import Journal
+from gateway.outbox.queue import Selection
+
+T = TypeVar("T")
+
+_BUSY = 60.0  # seconds to wait for another process's transaction
+
+
+class Ledger:
+    """Ask and change what an outbox holds.
+
+    To open it costs the same however much that is, and leaves no trace: it takes nothing in, hands nothing out, and
+    leaves the clearing up after a crash to `Outbox`. All methods may be called from any thread. Raises ConfigError
+    when the folder is not an outbox's, SpoolFull, SpoolBroken.
+    """
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._reading_lock = threading.Lock()
+        self._changed = threading.Condition()
+        try:
+            self._enter()
+        except (OSError, sqlite3.Error) as error:
+            raise spool_error(error) from error
+
+    def _enter(self) -> None:
+        recovery.expect(self._folder)
+        with ExitStack() as failing:
+            recovery.check(self._folder, self._attach(failing))
+            failing.pop_all()
+
+    def _attach(self, failing: ExitStack) -> sqlite3.Connection:
+        self._lock = owners.Lock(self._folder / "outbox.lock")
+        failing.callback(self._lock.close)
+        connection, self._reader = self._connect(failing), self._connect(failing)
+        self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        failing.callback(os.close, self._descriptor)
+        self._journal = Journal(connection, partial(os.fsync, self._descriptor), self._lock)
+        return connection
+
+    def _connect(self, failing: ExitStack) -> sqlite3.Connection:
+        connection = schema.connect(self._folder / "outbox.db", busy=_BUSY)
+        failing.callback(connection.close)
+        return connection
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._journal.close()
+        with self._reading_lock:
+            self._reader.close()
+        os.close(self._descriptor)
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What the operator does
+
+    def hold(self, study: str = "", archive: str = "") -> int:
+        """Hold a study, an archive or everything, what is there and what comes; count what was there."""
+        selection = Selection(study, archive)
+        self._run(lambda connection: queue.hold(connection, selection))
+        return self._change("hold", selection)
+
+    def release(self, study: str = "", archive: str = "") -> int:
+        """Let what is held go on, all of it by default, unless a wider hold still covers it; count what goes on."""
+        selection = Selection(study, archive)
+        self._run(lambda connection: queue.unhold(connection, selection))
+        return self._change("release", selection)
+
+    def retry_now(self, study: str = "", archive: str = "", ids: Sequence[int] = ()) -> int:
+        """Let what is set aside or backs off be tried now, all of it by default; count it."""
+        return self._change("retry", Selection(study, archive, tuple(ids)))
+
+    def discard(self, study: str = "", archive: str = "", ids: Sequence[int] = ()) -> int:
+        """Delete undelivered instances for good; count them. Raises ValueError when nothing is selected."""
+        if not study and not ids:
+            raise ValueError("discard needs a study or ids")
+        return self._change("discard", Selection(study, archive, tuple(ids)))
+
+    # What can be asked
+
+    def find(self, study: str = "", series: str = "", sop_instance: str = "") -> list[Entry]:
+        """Find the undelivered entries of a study, of a series in it, or of a SOP instance anywhere."""
+        return reading.find(self._ask, self._folder, study, series, sop_instance)
+
+    def entries(self, study: str = "", archive: str = "", state: State | None = None) -> Iterator[Entry]:
+        """List entries, delivered ones as well, while others change them."""
+        return reading.entries(self._ask, self._folder, Selection(study, archive), state)
+
+    def studies(self, study: str = "", archive: str = "") -> Iterator[StudyState]:
+        """Sum up by study and archive what is here and what was delivered lately."""
+        return reading.studies(self._ask, study, archive)
+
+    def holds(self) -> list[tuple[str, str]]:
+        """List what is to be held as (study, archive); "" stands for each."""
+        return reading.holds(self._ask)
+
+    def statistics(self) -> Statistics:
+        """Count what is here, at a price that does not depend on how much it is."""
+        return reading.statistics(self._ask)
+
+    def is_attended(self) -> bool:
+        """Tell whether a process that receives or delivers has this outbox open."""
+        return self._guard(lambda: owners.is_anyone(self._folder))
+
+    # The machinery
+
+    def wake(self) -> None:
+        """End every `wait` of this process."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _change(self, kind: str, selection: Selection) -> int:
+        after, count, now = 0, 0, self._clock()
+        while True:
+            step = partial(queue.change, kind=kind, selection=selection, after=after, now=now)
+            ids, after = self._run(step)
+            count += len(ids)
+            if kind == "discard":
+                self._remove(ids)
+            if not after:
+                self.wake()
+                return count
+
+    def _remove(self, ids: Sequence[int]) -> None:
+        for identifier in ids:
+            (self._folder / file_name(identifier)).unlink(missing_ok=True)
+
+    def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        return self._guard(lambda: self._journal.run(operation))
+
+    def _ask(self, query: str, values: dict[str, object]) -> list[tuple[object, ...]]:
+        with self._reading_lock:
+            return self._guard(lambda: self._reader.execute(query, values).fetchall())
+
+    def _guard(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (OSError, sqlite3.Error) as error:
+            raise spool_error(error) from error
