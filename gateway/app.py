@@ -168,6 +168,11 @@ def connect(name: str, archive: Archive, *, connections: int | None = None) -> C
     )
 
 
+def outbox_folder(config: Config) -> Path:
+    """Say where the outbox lies."""
+    return config.spool.folder / "outbox"
+
+
 def _route(called: CalledTitle, archive: Archive, client: Client, outbox: Outbox) -> Route:
     return Route(
         name=called.archive,
@@ -182,7 +187,7 @@ def _route(called: CalledTitle, archive: Archive, client: Client, outbox: Outbox
 def _outbox(config: Config) -> Outbox:
     limits = Limits(high_water=config.spool.high_water, quota=config.spool.quota, peer_quota=config.spool.peer_quota)
     try:
-        return Outbox(config.spool.folder / "outbox", limits)
+        return Outbox(outbox_folder(config), limits)
     except ConfigError:
         raise
     except GatewayError as error:

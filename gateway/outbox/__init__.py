@@ -11,6 +11,7 @@ from gateway.outbox.entry import (
     StudyState,
     Total,
 )
+from gateway.outbox.export import Exported, export
 from gateway.outbox.incoming import Incoming
 from gateway.outbox.ledger import Ledger
 from gateway.outbox.outbox import Outbox
@@ -21,6 +22,7 @@ __all__ = [
     "Arrival",
     "Duplicates",
     "Entry",
+    "Exported",
     "Incoming",
     "Ledger",
     "Limits",
@@ -30,4 +32,5 @@ __all__ = [
     "Statistics",
     "StudyState",
     "Total",
+    "export",
 ]

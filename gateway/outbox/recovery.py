@@ -89,11 +89,15 @@ def _miss(folder: Path, connection: sqlite3.Connection, now: float) -> None:
             return
         after = rows[-1][0]
         lost = [identifier for (identifier,) in rows if not (folder / file_name(identifier)).exists()]
+        if not lost:
+            continue
+        connection.execute("BEGIN IMMEDIATE")
         # It may have been delivered since it was read: such a row is done now and stays so.
         connection.executemany(
             "UPDATE entries SET state = 'set aside', owner = 0, due = ?, reason = ? WHERE id = ? AND state <> 'done'",
             ((now, queue.FILE_LOST, identifier) for identifier in lost),
         )
+        connection.execute("COMMIT")
 
 
 def _known(folder: Path, connection: sqlite3.Connection) -> bool:
