@@ -61,11 +61,17 @@ def _greet(gateway: Gateway) -> None:
     listen = gateway.config.listen
     title = next(iter(gateway.config.ae_titles))
     host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host
-    OUT.print(f"{title} listens on {listen.host}:{gateway.port}. Try it (with DCMTK's clients):")
-    OUT.print(f"  echoscu -aec {title} {host} {gateway.port}")
-    OUT.print(f"  storescu -aec {title} {host} {gateway.port} FILE.dcm")
+    OUT.print(f"{title} listens on {listen.host}:{gateway.port}.")
+    caller = next(iter(gateway.config.peers), "")
+    if gateway.config.unknown_peers == "reject" and not caller:
+        OUT.print("Nobody may call yet: name the callers in peers, or set unknown_peers to accept.")
+        return
+    titles = f"-aec {title}" if gateway.config.unknown_peers == "accept" else f"-aet {caller} -aec {title}"
+    OUT.print("Try it (with DCMTK's clients):")
+    OUT.print(f"  echoscu {titles} {host} {gateway.port}")
+    OUT.print(f"  storescu {titles} {host} {gateway.port} FILE.dcm")
     keys = "-k QueryRetrieveLevel=STUDY -k StudyInstanceUID -k PatientName"
-    OUT.print(f"  findscu -S -aec {title} {keys} {host} {gateway.port}")
+    OUT.print(f"  findscu -S {titles} {keys} {host} {gateway.port}")
 
 
 if __name__ == "__main__":
