@@ -5,7 +5,8 @@ COPY gateway gateway
 RUN python -m venv /opt/gateway && /opt/gateway/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --uid 10001 --home-dir /var/lib/dicom-gateway --create-home gateway
+RUN useradd --uid 10001 --home-dir /var/lib/dicom-gateway --no-create-home --shell /usr/sbin/nologin gateway \
+    && install --directory --owner gateway --group gateway --mode 700 /var/lib/dicom-gateway
 COPY --from=build /opt/gateway /opt/gateway
 COPY config.yaml /etc/dicom-gateway/config.yaml
 ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1
