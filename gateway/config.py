@@ -29,6 +29,14 @@ def _no_backslash(title: str) -> str:
     return title
 
 
+def _service_root(url: str) -> str:
+    if not re.fullmatch(r"https?://[^\s?#@]+", url):
+        raise ValueError(
+            "is not the root of a service: http:// or https://, a host, a path; no query, user name or space"
+        )
+    return url
+
+
 AeTitle = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=16),
@@ -138,7 +146,7 @@ class _Storing(_Model):
 class Archive(_Storing):
     """Say where an archive is, what kind it is and how to sign in; times in seconds."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#@]+$")]
+    url: Annotated[str, AfterValidator(_service_root)]
     profile: ProfileName = "standard"
     auth: Auth = NoAuth(kind="none")
     headers: dict[str, SecretStr] = {}
