@@ -12,11 +12,13 @@ from pathlib import Path
 
 import structlog
 
+from gateway.commitment import Judge, Ledger
 from gateway.config import EMBEDDED, Archive, Auth, BasicAuth, BearerAuth, CalledTitle, Config
 from gateway.delivery import Delivery, RetryPolicy, Settings, Uploader
 from gateway.dicomweb import auth
 from gateway.dicomweb.client import Client
 from gateway.dimse.census import Census
+from gateway.dimse.reporter import Reporter
 from gateway.dimse.scp import Scp, bind
 from gateway.dimse.session import Route
 from gateway.embedded import server as embedded_server
@@ -128,7 +130,7 @@ def receiving(config: Config, archives: Archives, listener: socket.socket) -> It
             title: _route(called, archives[called.archive], clients[called.archive], outbox)
             for title, called in config.ae_titles.items()
         }
-        stack.enter_context(Scp(config, routes, outbox, census, listener))
+        stack.enter_context(Scp(config, routes, outbox, _ledger(stack, config), census, listener))
         yield
 
 
@@ -149,7 +151,20 @@ def delivering(config: Config, archives: Archives) -> Iterator[None]:
             stack.callback(delivery.stop, config.listen.grace)
             delivery.start()
         _warn_of_orphans(outbox, archives)
+        _commit(stack, config, archives, outbox)
         yield
+
+
+def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox) -> None:
+    """Judge storage commitments and report on them; one process of a gateway does."""
+    ledger = _ledger(stack, config)
+    # Connections of its own: neither does a question wait for a backlog, nor an instance for a thousand questions
+    clients = {
+        name: stack.enter_context(connect(name, archive, connections=Judge.CONNECTIONS))
+        for name, archive in archives.items()
+    }
+    stack.enter_context(Reporter(config, ledger))
+    stack.enter_context(Judge(ledger, outbox, clients, patience=config.commitment.patience))
 
 
 def connect(name: str, archive: Archive, *, connections: int | None = None) -> Client:
@@ -190,6 +205,13 @@ def _outbox(config: Config) -> Outbox:
         return Outbox(outbox_folder(config), limits)
     except ConfigError:
         raise
+    except GatewayError as error:
+        raise ConfigError("spool", (Fault("spool.folder", str(error)),)) from error
+
+
+def _ledger(stack: ExitStack, config: Config) -> Ledger:
+    try:
+        return stack.enter_context(Ledger(config.spool.folder))
     except GatewayError as error:
         raise ConfigError("spool", (Fault("spool.folder", str(error)),)) from error
 

@@ -44,6 +44,7 @@ AeTitle = Annotated[
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Days = Annotated[float, Field(gt=0, le=2_592_000)]  # in seconds
 Service = Literal["echo", "store", "find", "move", "get", "commit"]
 ProfileName = Literal["standard", "azure", "embedded", "google", "orthanc", "dcm4chee", "aws"]
 
@@ -165,7 +166,10 @@ class CalledTitle(_Model):
 
 
 class Peer(_Model):
-    """Say who a DIMSE node is: its AE title is the key; with host and port it is a move destination."""
+    """Say who a DIMSE node is: its AE title is the key; with host and port it can be called.
+
+    `report_to` is the AE title, among the peers, that takes its storage commitment reports; itself when None.
+    """
 
     host: str | None = None
     port: Port | None = None
@@ -173,6 +177,7 @@ class Peer(_Model):
     allow: frozenset[Service] = frozenset(("echo", "store", "find", "move", "get", "commit"))
     character_set: str = ""
     tls: ClientTls | None = None
+    report_to: AeTitle | None = None
 
     @model_validator(mode="after")
     def _host_with_port(self) -> "Peer":
@@ -191,6 +196,13 @@ class Spool(_Model):
     high_water: Annotated[float, Field(gt=0, le=1)] = 0.9
     quota: Annotated[int, Field(ge=1)] | None = None
     peer_quota: Annotated[int, Field(ge=1)] | None = None
+
+
+class Commitment(_Model):
+    """Say for how long a storage commitment waits to be judged, and then for the peer to take the report; seconds."""
+
+    patience: Days = 86_400
+    report_for: Days = 259_200
 
 
 class Embedded(_Storing):
@@ -217,6 +229,7 @@ class Config(_Model):
     peers: dict[AeTitle, Peer] = {}
     unknown_peers: Literal["reject", "accept"] = "reject"
     spool: Spool = Spool()
+    commitment: Commitment = Commitment()
     embedded: Embedded = Embedded()
     log: Log = Log()
 
@@ -247,7 +260,7 @@ def parse(document: Any, source: str) -> Config:
         config = Config.model_validate(filled)
     except ValidationError as error:
         faults += [Fault(_path(item["loc"]), _problem(item)) for item in error.errors()]
-    faults += _dangling(filled)
+    faults += _dangling(filled) + _unreachable(filled)
     if faults:
         raise ConfigError(source, tuple(faults))
     return config
@@ -265,6 +278,17 @@ def _dangling(document: Any) -> list[Fault]:
         Fault(f"ae_titles.{title}.archive", f"{name!r} is not one of: {', '.join(known)}")
         for title, called in titles.items()
         if isinstance(called, dict) and (name := called.get("archive", EMBEDDED)) not in known
+    ]
+
+
+def _unreachable(document: Any) -> list[Fault]:
+    """Find peers whose storage commitment reports are to go to a title that is no peer."""
+    peers = document.get("peers", {}) if isinstance(document, dict) else {}
+    peers = peers if isinstance(peers, dict) else {}
+    return [
+        Fault(f"peers.{title}.report_to", f"{name!r} is not in peers")
+        for title, peer in peers.items()
+        if isinstance(peer, dict) and (name := peer.get("report_to")) is not None and name not in peers
     ]
 
 

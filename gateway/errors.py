@@ -17,6 +17,7 @@ GatewayError
 ├── MultipartError              a multipart body is cut or its framing broken
 ├── IdentifierError             the identifier of a query or retrieve is wrong; names the key
 ├── ScanLimitReached            a query would have to read more of the archive than allowed
+├── CommitmentRefused           a request for storage commitment is refused; has the status
 ├── SpoolFull                   no room (or quota) left to take responsibility for an instance
 ├── SpoolBroken                 the spool's disk or database fails otherwise
 ├── DestinationError            a C-MOVE destination
@@ -142,6 +143,14 @@ class IdentifierError(GatewayError):
 
 class ScanLimitReached(GatewayError):
     """Report that a query was stopped before it read more of the archive than it may."""
+
+
+class CommitmentRefused(GatewayError):
+    """Report why a request for storage commitment is refused; `status` is that of the N-ACTION response."""
+
+    def __init__(self, status: int, problem: str) -> None:
+        self.status = status
+        super().__init__(problem)
 
 
 class SpoolFull(GatewayError):

@@ -15,9 +15,18 @@ SUB_OPERATIONS_FAILED = 0xB000
 ALL_SUB_OPERATIONS_FAILED = 0xA702
 PROCESSING_FAILURE = 0x0110
 DUPLICATE_SOP_INSTANCE = 0x0111
+NO_SUCH_SOP_INSTANCE = 0x0112
+INVALID_ARGUMENT = 0x0115
+INVALID_SOP_INSTANCE = 0x0117
+NO_SUCH_SOP_CLASS = 0x0118
+MISSING_ATTRIBUTE = 0x0120
+MISSING_ATTRIBUTE_VALUE = 0x0121
 SOP_CLASS_NOT_SUPPORTED = 0x0122
+NO_SUCH_ACTION = 0x0123
 NOT_AUTHORIZED = 0x0124
+DUPLICATE_TRANSACTION = 0x0131
 UNRECOGNIZED_OPERATION = 0x0211
+RESOURCE_LIMITATION = 0x0213
 
 _COMMENT = 64  # Error Comment (0000,0902) is an LO
 
@@ -29,9 +38,10 @@ class Service(Enum):
     FIND = "C-FIND"
     MOVE = "C-MOVE"
     GET = "C-GET"
+    COMMIT = "N-ACTION"
 
 
-_STORE, _FIND, _MOVE, _GET = Service.STORE, Service.FIND, Service.MOVE, Service.GET
+_STORE, _FIND, _MOVE, _GET, _COMMIT = Service
 
 # From the particular to the general: the first class in an error's own line of ancestors decides.
 TABLE: Mapping[type[GatewayError], Mapping[Service, int]] = {
@@ -48,12 +58,12 @@ TABLE: Mapping[type[GatewayError], Mapping[Service, int]] = {
     errors.DataSetError: {_STORE: 0xC000},
     errors.IdentifierError: {_FIND: 0xA900, _MOVE: 0xA900, _GET: 0xA900},
     errors.ScanLimitReached: {_FIND: 0xA700, _MOVE: 0xA701, _GET: 0xA701},
-    errors.SpoolFull: {_STORE: 0xA700, _MOVE: 0xA702, _GET: 0xA702},
-    errors.SpoolBroken: {_STORE: 0xA700, _MOVE: 0xA702, _GET: 0xA702},
+    errors.SpoolFull: {_STORE: 0xA700, _MOVE: 0xA702, _GET: 0xA702, _COMMIT: RESOURCE_LIMITATION},
+    errors.SpoolBroken: {_STORE: 0xA700, _MOVE: 0xA702, _GET: 0xA702, _COMMIT: PROCESSING_FAILURE},
     errors.DestinationUnknown: {_MOVE: 0xA801},
     errors.DestinationUnreachable: {_MOVE: 0xA702},
     errors.Cancelled: {_FIND: CANCEL, _MOVE: CANCEL, _GET: CANCEL},
-    errors.GatewayError: {_STORE: 0x0110, _FIND: 0xC000, _MOVE: 0xC000, _GET: 0xC000},
+    errors.GatewayError: {_STORE: 0x0110, _FIND: 0xC000, _MOVE: 0xC000, _GET: 0xC000, _COMMIT: PROCESSING_FAILURE},
 }
 
 # What the peer can do about it, in the 64 characters it may show; never what the archive or a data set said.
@@ -77,6 +87,20 @@ _COMMENTS: Mapping[type[GatewayError], str] = {
     errors.Cancelled: "cancelled",
 }
 
+# Error Comments of an N-ACTION that is refused; the log line says more.
+_REFUSALS: Mapping[int, str] = {
+    NO_SUCH_SOP_INSTANCE: "not the instance of the Push Model",
+    INVALID_ARGUMENT: "a value of the request is not valid",
+    INVALID_SOP_INSTANCE: "Requested SOP Instance UID is not valid",
+    NO_SUCH_SOP_CLASS: "not the SOP class of the Push Model",
+    MISSING_ATTRIBUTE: "an attribute of the request is missing",
+    MISSING_ATTRIBUTE_VALUE: "an attribute of the request is empty",
+    NO_SUCH_ACTION: "action type is not 1",
+    DUPLICATE_TRANSACTION: "Transaction UID is in use",
+    UNRECOGNIZED_OPERATION: "operation is not offered in this context",
+    RESOURCE_LIMITATION: "too many open transactions; ask again later",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -96,6 +120,8 @@ def status_of(error: GatewayError, service: Service) -> Status:
     """Find the status that tells a peer of `error`; total: every error has one for every service."""
     if isinstance(error, errors.InstanceRefused):
         return _refused(error)
+    if isinstance(error, errors.CommitmentRefused) and service is Service.COMMIT:
+        return Status(error.status, _REFUSALS.get(error.status, "refused"))
     text = next((_COMMENTS[kind] for kind in type(error).__mro__ if kind in _COMMENTS), "the gateway has failed")
     for kind in type(error).__mro__:
         code = TABLE.get(kind, {}).get(service)

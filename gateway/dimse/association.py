@@ -1,5 +1,6 @@
 """Exchange DIMSE messages on an established association, in either role (PS3.7 chapter 6, PS3.8 Annex E)."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -141,14 +142,22 @@ class Association:
 
     # -- receiving ---------------------------------------------------------------------------------------
 
-    def requests(self, idle_timeout: float) -> Iterator[Message]:
+    def requests(
+        self, idle_timeout: float, quiet: Callable[[float], float] = lambda _: math.inf
+    ) -> Iterator[Message]:
         """Yield requests until the peer releases (then it is answered) or `stop` is called between two.
 
-        Raises PeerError when the peer aborts, breaks the protocol, or is silent for `idle_timeout` seconds.
+        `quiet` is told for how many seconds nothing has come, and says after how many to call it again; it may send
+        requests of ours, whose responses are then yielded as well. Raises PeerError when the peer aborts, breaks
+        the protocol, or is silent for `idle_timeout` seconds, and whatever `quiet` raises.
         """
         while True:
-            deadline = time.monotonic() + idle_timeout
-            while not self._inbox and not self.connection.wait(deadline - time.monotonic()):
+            begun = time.monotonic()
+            deadline = begun + idle_timeout
+            while not self._inbox:
+                again = quiet(time.monotonic() - begun)
+                if self.connection.wait(min(again, deadline - time.monotonic())):
+                    break
                 if self._stopping:
                     return
                 if time.monotonic() >= deadline:

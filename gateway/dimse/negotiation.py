@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pynetdicom import sop_class
 from pynetdicom.presentation import AllStoragePresentationContexts
 
+from gateway.commitment import SOP_CLASS as STORAGE_COMMITMENT
 from gateway.config import Config, Peer
 from gateway.dimse.association import Context
 from gateway.dimse.pdu import (
@@ -119,7 +120,7 @@ def accept(request: AssociateRequest, config: Config) -> Acceptance:
         max_length=config.listen.max_pdu,
         implementation_class=IMPLEMENTATION_CLASS_UID,
         implementation_version=IMPLEMENTATION_VERSION_NAME,
-        roles={uid: role for uid, role in request.user.roles.items() if uid in accepted and _is_storage(uid)},
+        roles=_roles(request, accepted),
         extended=extended,
         asynchronous=(1, 1) if request.user.asynchronous is not None else None,
     )
@@ -131,6 +132,14 @@ def is_for_storage(contexts: Iterable[Context]) -> bool:
     uids = {context.abstract_syntax for context in contexts}
     queries = FIND_MODELS.keys() | MOVE_MODELS.keys() | GET_MODELS.keys()
     return any(map(_is_storage, uids)) and not queries & uids
+
+
+def _roles(request: AssociateRequest, accepted: set[str]) -> dict[str, tuple[bool, bool]]:
+    """Answer SCP/SCU Role Selection (PS3.7 D.3.3.4): of storage commitment we are the SCP, to be called as such."""
+    roles = {uid: role for uid, role in request.user.roles.items() if uid in accepted and _is_storage(uid)}
+    if STORAGE_COMMITMENT in accepted and STORAGE_COMMITMENT in request.user.roles:
+        roles[STORAGE_COMMITMENT] = (request.user.roles[STORAGE_COMMITMENT][0], False)
+    return roles
 
 
 def _context(proposed: ProposedContext, peer: Peer) -> ContextResult:
@@ -154,6 +163,8 @@ def _offered(uid: str, peer: Peer) -> bool:
     for service, models in (("find", FIND_MODELS), ("move", MOVE_MODELS), ("get", GET_MODELS)):
         if uid in models:
             return service in peer.allow
+    if uid == STORAGE_COMMITMENT:
+        return "commit" in peer.allow
     # a C-GET brings storage contexts for its sub-operations
     return _is_storage(uid) and bool({"store", "get"} & peer.allow)
 

@@ -12,8 +12,9 @@ from typing import Self
 
 import structlog
 
+from gateway.commitment import Ledger
 from gateway.config import Config, ServerTls
-from gateway.dimse import commands, echo, find, retrieve, store
+from gateway.dimse import commands, commit, echo, find, retrieve, store
 from gateway.dimse.association import Association, Message, PeerAborted
 from gateway.dimse.census import Census
 from gateway.dimse.commands import number
@@ -38,6 +39,7 @@ from gateway.dimse.pdu import (
     encode_accept,
     encode_reject,
 )
+from gateway.dimse.reports import Reports
 from gateway.dimse.session import Handler, Route, Session
 from gateway.dimse.upper_layer import Connection, TimeIsUp
 from gateway.errors import GatewayError, PeerError
@@ -52,6 +54,8 @@ _HANDLERS: Mapping[int, Handler] = {
     commands.C_FIND_RQ: find.answer,
     commands.C_MOVE_RQ: retrieve.answer,
     commands.C_GET_RQ: retrieve.answer,
+    commands.N_ACTION_RQ: commit.answer,
+    commands.N_EVENT_REPORT_RSP: commit.responded,
 }
 # Connections beyond the associations allowed, so that each of them can be told why it is rejected
 _SPARE_CONNECTIONS = 64
@@ -67,11 +71,18 @@ class Scp:
     """
 
     def __init__(
-        self, config: Config, routes: Mapping[str, Route], outbox: Outbox, census: Census, listener: socket.socket
+        self,
+        config: Config,
+        routes: Mapping[str, Route],
+        outbox: Outbox,
+        ledger: Ledger,
+        census: Census,
+        listener: socket.socket,
     ) -> None:
         self._config = config
         self._routes = routes
         self._outbox = outbox
+        self._ledger = ledger
         self._census = census
         self._listener = listener
         self._tls = _server_context(config.listen.tls) if config.listen.tls else None
@@ -222,6 +233,7 @@ class Scp:
             route=self._routes[request.called],
             outbox=self._outbox,
             negotiated=acceptance.negotiated,
+            reports=Reports(association, self._ledger, timeout=self._config.listen.network_timeout),
         )
         collect = association.sink_for
         association.sink_for = lambda message: (
@@ -256,7 +268,7 @@ class Scp:
     def _run(self, session: Session) -> None:
         association = session.association
         try:
-            for message in association.requests(self._config.listen.idle_timeout):
+            for message in association.requests(self._config.listen.idle_timeout, session.reports.quiet):
                 _dispatch(session, message)
             if association.stopped:
                 association.abort()
@@ -274,6 +286,7 @@ class Scp:
             self._log_end(session, error)
         finally:
             store.abandon(association.unfinished)
+            session.reports.close()
 
     @staticmethod
     def _log_end(session: Session, error: PeerError) -> None:

@@ -3,7 +3,8 @@
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from gateway.config import ClientTls, Peer
 from gateway.dimse.association import Association, Context
@@ -30,11 +31,19 @@ _MAX_DATA_SET = 1 << 20
 
 
 def associate(
-    title: str, peer: Peer, *, calling: str, proposals: Sequence[tuple[str, str]], timeout: float
+    title: str,
+    peer: Peer,
+    *,
+    calling: str,
+    proposals: Sequence[tuple[str, str]],
+    timeout: float,
+    roles: Mapping[str, tuple[bool, bool]] = MappingProxyType({}),
 ) -> Association:
     """Open an association with `peer`, one presentation context for each (SOP class, transfer syntax).
 
-    At most 128 proposals; `timeout` in seconds for each step. Raises DestinationUnreachable.
+    At most 128 proposals; `timeout` in seconds for each step. `roles` are what we want to be (SCU, SCP) per SOP
+    class where that is not SCU (PS3.7 D.3.3.4): a context is for requests of ours unless the peer refuses them.
+    Raises DestinationUnreachable.
     """
     offered = tuple(ProposedContext(2 * number + 1, uid, (syntax,)) for number, (uid, syntax) in enumerate(proposals))
     request = AssociateRequest(
@@ -47,6 +56,7 @@ def associate(
             max_length=_MAX_PDU,
             implementation_class=IMPLEMENTATION_CLASS_UID,
             implementation_version=IMPLEMENTATION_VERSION_NAME,
+            roles=roles,
         ),
     )
     connection = _connect(title, peer, timeout)
@@ -64,12 +74,14 @@ def associate(
         connection.close()
         raise
     by_identifier = {context.identifier: context for context in offered}
+    # an old peer that answers nothing still takes what it listens for; one that answers otherwise has said no
+    refused = {uid for uid, role in roles.items() if answer.user.roles.get(uid, role) != role}
     contexts = {
         result.identifier: Context(
             result.identifier,
             by_identifier[result.identifier].abstract_syntax,
             result.transfer_syntax,
-            peer_is_scp=True,
+            peer_is_scp=by_identifier[result.identifier].abstract_syntax not in refused,
         )
         for result in answer.contexts
         if result.result == ACCEPTED and result.identifier in by_identifier

@@ -12,6 +12,7 @@ from gateway.config import Config, Peer
 from gateway.delivery import Uploader
 from gateway.dicomweb.client import Client
 from gateway.dimse.association import Association, Message
+from gateway.dimse.reports import Reports
 from gateway.outbox import Duplicates, Outbox
 from gateway.translate.search import Negotiated
 
@@ -43,6 +44,7 @@ class Session:
     route: Route
     outbox: Outbox
     negotiated: Mapping[str, Negotiated]
+    reports: Reports
 
     @property
     def archive(self) -> Client:

@@ -106,6 +106,10 @@ class Ledger:
         """Find the undelivered entries of a study, of a series in it, or of a SOP instance anywhere."""
         return reading.find(self._ask, self._folder, study, series, sop_instance)
 
+    def of_instances(self, archive: str, sop_instances: Sequence[str]) -> list[Entry]:
+        """Find the entries of an archive with any of these SOP Instance UIDs, delivered ones as well."""
+        return reading.of_instances(self._ask, self._folder, archive, sop_instances)
+
     def entries(self, study: str = "", archive: str = "", state: State | None = None) -> Iterator[Entry]:
         """List entries, delivered ones as well, while others change them."""
         return reading.entries(self._ask, self._folder, Selection(study, archive), state)

@@ -1,6 +1,7 @@
 """What can be asked of the outbox; long lists are read in pages, so that no reader keeps the log from shrinking."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway.outbox.entry import Entry, State, Statistics, StudyState, Total, entry
@@ -13,6 +14,9 @@ AND state <> 'done' ORDER BY place, id
 """
 _BY_STUDY = """
 SELECT * FROM entries WHERE study = :study AND :series IN (series, '') AND state <> 'done' ORDER BY place, id
+"""
+_BY_INSTANCES = """
+SELECT * FROM entries WHERE sop_instance IN (SELECT value FROM json_each(:sop_instances)) AND archive = :archive
 """
 
 Ask = Callable[[str, dict[str, object]], list[tuple[object, ...]]]
@@ -97,4 +101,10 @@ def find(ask: Ask, folder: Path, study: str, series: str, sop_instance: str) -> 
         raise ValueError("find needs a study or a SOP instance: a series alone has no index")
     values: dict[str, object] = {"study": study, "series": series, "sop_instance": sop_instance}
     rows = ask(_BY_INSTANCE if sop_instance else _BY_STUDY, values)
+    return [entry(folder, row) for row in rows]
+
+
+def of_instances(ask: Ask, folder: Path, archive: str, sop_instances: Sequence[str]) -> list[Entry]:
+    """Find the entries of an archive with any of these SOP Instance UIDs, delivered ones as well."""
+    rows = ask(_BY_INSTANCES, {"archive": archive, "sop_instances": json.dumps(sop_instances)})
     return [entry(folder, row) for row in rows]

@@ -1,0 +1,19 @@
+"""Storage Commitment (PS3.4 Annex J): transactions that survive a restart, and the verdict on what they ask for."""
+
+from gateway.commitment.judge import Judge
+from gateway.commitment.ledger import Ledger
+from gateway.commitment.request import SOP_CLASS, SOP_INSTANCE, Reference, Request, read_request
+from gateway.commitment.transaction import Outcome, State, Transaction
+
+__all__ = [
+    "SOP_CLASS",
+    "SOP_INSTANCE",
+    "Judge",
+    "Ledger",
+    "Outcome",
+    "Reference",
+    "Request",
+    "State",
+    "Transaction",
+    "read_request",
+]
