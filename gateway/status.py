@@ -118,10 +118,11 @@ def comment(text: str) -> str:
 
 def status_of(error: GatewayError, service: Service) -> Status:
     """Find the status that tells a peer of `error`; total: every error has one for every service."""
-    if isinstance(error, errors.InstanceRefused):
+    if service is Service.COMMIT:
+        if isinstance(error, errors.CommitmentRefused):
+            return Status(error.status, _REFUSALS.get(error.status, "refused"))
+    elif isinstance(error, errors.InstanceRefused):
         return _refused(error)
-    if isinstance(error, errors.CommitmentRefused) and service is Service.COMMIT:
-        return Status(error.status, _REFUSALS.get(error.status, "refused"))
     text = next((_COMMENTS[kind] for kind in type(error).__mro__ if kind in _COMMENTS), "the gateway has failed")
     for kind in type(error).__mro__:
         code = TABLE.get(kind, {}).get(service)

@@ -5,6 +5,7 @@ from pynetdicom.status import (
     QR_FIND_SERVICE_CLASS_STATUS,
     QR_GET_SERVICE_CLASS_STATUS,
     QR_MOVE_SERVICE_CLASS_STATUS,
+    STORAGE_COMMITMENT_SERVICE_CLASS_STATUS,
     STORAGE_SERVICE_CLASS_STATUS,
 )
 
@@ -18,6 +19,8 @@ KNOWN = {
     Service.FIND: QR_FIND_SERVICE_CLASS_STATUS,
     Service.MOVE: QR_MOVE_SERVICE_CLASS_STATUS,
     Service.GET: QR_GET_SERVICE_CLASS_STATUS,
+    # pynetdicom has 0131 as a Failure Reason only (PS3.3 C.14.1.1)
+    Service.COMMIT: {**STORAGE_COMMITMENT_SERVICE_CLASS_STATUS, 0x0131: ("Failure", "Duplicate transaction UID")},
 }
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, GatewayError)]
 ARGUMENTS = {
@@ -26,6 +29,7 @@ ARGUMENTS = {
     "keyword": "StudyDate",
     "source": "config.yaml",
     "problem": PATIENT,
+    "status": 0x0120,
     "comment": PATIENT,
     "reason": 0xC000,
     "faults": (),
@@ -54,7 +58,7 @@ every_service = pytest.mark.parametrize("service", Service, ids=lambda service: 
 def test_every_error_has_a_failure_status_that_the_service_knows(kind, service):
     code = status_of(make(kind), service).code
     category, _ = KNOWN[service][code]
-    if kind is Cancelled and service is not Service.STORE:
+    if kind is Cancelled and service not in (Service.STORE, Service.COMMIT):
         assert (code, category) == (CANCEL, "Cancel")
     else:
         assert category == "Failure"
@@ -149,3 +153,12 @@ def test_a_comment_is_cleaned_and_cut(text):
     assert clean.isascii()
     assert clean.isprintable()
     assert "\\" not in clean
+
+
+@pytest.mark.parametrize("code", sorted(status._REFUSALS))
+def test_every_status_that_refuses_a_commitment_is_known_and_passed_on(code):
+    found = status_of(errors.CommitmentRefused(code, PATIENT), Service.COMMIT)
+    assert found.code == code
+    assert KNOWN[Service.COMMIT][code][0] == "Failure"
+    assert 0 < len(found.comment) <= 64
+    assert "DOE" not in found.comment
