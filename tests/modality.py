@@ -1,5 +1,6 @@
 """A modality that asks for storage commitment: pynetdicom, with what transfer syntaxes and roles a test gives it."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
+VERIFICATION = "1.2.840.10008.1.1"
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
 LITTLE_ENDIAN = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
@@ -51,14 +53,18 @@ class Modality:
     port: int
     title: str = "CT01"
     called: str = "GATEWAY"
+    seconds: float = 0  # that it takes to answer a report
+    called_with: int = 0
     answers: list[int] = field(default_factory=list)  # to the next reports; then success
     reports: list[Report] = field(default_factory=list)
     refused: int = 0
 
     @contextmanager
-    def association(self, syntaxes: Sequence[str] = LITTLE_ENDIAN) -> Iterator[Association]:
+    def association(self, syntaxes: Sequence[str] = LITTLE_ENDIAN, *, echo: bool = False) -> Iterator[Association]:
         entity = AE(ae_title=self.title)
         entity.add_requested_context(PUSH_MODEL, list(syntaxes))
+        if echo:
+            entity.add_requested_context(VERIFICATION)
         association = entity.associate(
             "127.0.0.1",
             self.port,
@@ -101,6 +107,8 @@ class Modality:
             server.shutdown()
 
     def _take(self, event: evt.Event, way: str) -> tuple[int, None]:
+        self.called_with += 1
+        threading.Event().wait(self.seconds)
         answer = self.answers.pop(0) if self.answers else 0x0000
         if answer:
             self.refused += 1
