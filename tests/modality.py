@@ -72,10 +72,15 @@ class Modality:
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take, ["same association"])],
         )
         assert association.is_established
+        raw = association.dul.socket.socket
         try:
             yield association
-        finally:
+            threading.Event().wait(0.2)  # pynetdicom fails when it is to release while it answers
             association.release()
+        finally:
+            association.kill()
+            association.join(10)
+            raw.close()  # which it forgets when the other side is gone
 
     def ask(self, request: Dataset | None, *, stay: float = 0, syntaxes: Sequence[str] = LITTLE_ENDIAN) -> int:
         """Ask, stay up to so many seconds until a report comes, release, and give the status."""

@@ -19,7 +19,7 @@ LEASE = 60.0
 """Seconds after which a report that was claimed and neither delivered nor postponed is tried by someone else."""
 _FIRST, _LONGEST = 5.0, 600.0  # seconds between two attempts to deliver a report
 _QUIET = 0.25  # seconds without a request before a report is sent: a peer may not expect one in the midst of its own
-_HOLD = 20.0  # seconds; a killed process or an association that is never quiet keeps no report for longer
+_HOLD = 10.0  # seconds; a killed process or an association that is never quiet keeps no report for longer
 
 
 def send_report(association: Association, context: Context, transaction: Transaction) -> int:
