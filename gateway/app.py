@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway.commitment import Judge, Ledger
+from gateway.commitment import Judge, Register
 from gateway.config import EMBEDDED, Archive, Auth, BasicAuth, BearerAuth, CalledTitle, Config
 from gateway.delivery import Delivery, RetryPolicy, Settings, Uploader
 from gateway.dicomweb import auth
@@ -130,7 +130,7 @@ def receiving(config: Config, archives: Archives, listener: socket.socket) -> It
             title: _route(called, archives[called.archive], clients[called.archive], outbox)
             for title, called in config.ae_titles.items()
         }
-        stack.enter_context(Scp(config, routes, outbox, _ledger(stack, config), census, listener))
+        stack.enter_context(Scp(config, routes, outbox, _register(stack, config), census, listener))
         yield
 
 
@@ -157,14 +157,14 @@ def delivering(config: Config, archives: Archives) -> Iterator[None]:
 
 def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox) -> None:
     """Judge storage commitments and report on them; one process of a gateway does."""
-    ledger = _ledger(stack, config)
+    register = _register(stack, config)
     # Connections of its own: neither does a question wait for a backlog, nor an instance for a thousand questions
     clients = {
         name: stack.enter_context(connect(name, archive, connections=Judge.CONNECTIONS))
         for name, archive in archives.items()
     }
-    stack.enter_context(Reporter(config, ledger))
-    stack.enter_context(Judge(ledger, outbox, clients, patience=config.commitment.patience))
+    stack.enter_context(Reporter(config, register))
+    stack.enter_context(Judge(register, outbox, clients, patience=config.commitment.patience))
 
 
 def connect(name: str, archive: Archive, *, connections: int | None = None) -> Client:
@@ -209,9 +209,9 @@ def _outbox(config: Config) -> Outbox:
         raise ConfigError("spool", (Fault("spool.folder", str(error)),)) from error
 
 
-def _ledger(stack: ExitStack, config: Config) -> Ledger:
+def _register(stack: ExitStack, config: Config) -> Register:
     try:
-        return stack.enter_context(Ledger(config.spool.folder))
+        return stack.enter_context(Register(config.spool.folder))
     except GatewayError as error:
         raise ConfigError("spool", (Fault("spool.folder", str(error)),)) from error
 

@@ -10,8 +10,8 @@ from typing import Self
 
 import structlog
 
-from gateway.commitment.ledger import Ledger
 from gateway.commitment.lookup import PARALLEL, Lookup, Place
+from gateway.commitment.register import Register
 from gateway.commitment.transaction import (
     NO_SUCH_OBJECT,
     PROCESSING_FAILURE,
@@ -27,7 +27,7 @@ from gateway.outbox import Entry, Outbox, State
 log = structlog.get_logger("gateway.commitment")
 
 _TICK = 0.25  # seconds until a transaction of another process is seen
-_REST = 1.0  # seconds after the ledger or the outbox failed
+_REST = 1.0  # seconds after the register or the outbox failed
 _LEASE = 60.0
 _FIRST, _LONGEST = 0.5, 30.0  # seconds between two looks at the same transaction
 _LAG = 10.0  # seconds after its delivery in which an archive may not list an instance yet
@@ -53,7 +53,7 @@ class _Held:
 
 
 class Judge:
-    """Judge what waits in the ledger, one thread per archive; use as a context manager.
+    """Judge what waits in the register, one thread per archive; use as a context manager.
 
     After `patience` seconds what is still undecided fails, with 0213 or 0110. The clients are used by CONNECTIONS
     threads at most.
@@ -63,14 +63,14 @@ class Judge:
 
     def __init__(
         self,
-        ledger: Ledger,
+        register: Register,
         outbox: Outbox,
         archives: Mapping[str, Client],
         *,
         patience: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._ledger = ledger
+        self._register = register
         self._outbox = outbox
         self._archives = archives
         self._patience = patience
@@ -83,7 +83,7 @@ class Judge:
 
     def start(self) -> None:
         """Start the threads; what waits for an archive that is not configured any more fails at once."""
-        for transaction in self._ledger.waiting_for_others(self._archives):
+        for transaction in self._register.waiting_for_others(self._archives):
             reason = f"archive {transaction.archive} is not configured any more"
             self._settle(transaction, [PROCESSING_FAILURE] * len(transaction.references), reason)
         for thread in self._threads:
@@ -92,7 +92,7 @@ class Judge:
     def stop(self, grace: float = 5.0) -> None:
         """Let running searches end within `grace` seconds; what is not judged is judged after the next start."""
         self._stopping.set()
-        self._ledger.wake()
+        self._register.wake()
         until = time.monotonic() + grace
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -107,9 +107,9 @@ class Judge:
     def _work(self, client: Client) -> None:
         while not self._stopping.is_set():
             try:
-                transaction = self._ledger.claim_waiting(client.name, _LEASE)
+                transaction = self._register.claim_waiting(client.name, _LEASE)
                 if transaction is None:
-                    self._ledger.wait(_TICK)
+                    self._register.wait(_TICK)
                 else:
                     self._attend(transaction, client)
             except GatewayError as error:
@@ -121,7 +121,7 @@ class Judge:
         try:
             self._settle(transaction, self._verdicts(transaction, client, overdue=overdue), "")
         except _Stopped:
-            self._ledger.give_back(transaction)
+            self._register.give_back(transaction)
         except _NotYet as reason:
             if overdue:
                 failed = [reason.failure] * len(transaction.references)
@@ -129,14 +129,14 @@ class Judge:
                 return
             chance = random.random()  # noqa: S311 - only a delay
             wait = pause(transaction.attempts, chance, first=_FIRST, longest=_LONGEST)
-            self._ledger.postpone(transaction, wait, str(reason))
+            self._register.postpone(transaction, wait, str(reason))
             write = log.info if transaction.attempts == 1 else log.debug
             write("commitment waits", **_names(transaction), reason=str(reason))
         except GatewayError:
             raise
         except Exception as error:
             log.exception("commitment failed", **_names(transaction))
-            self._ledger.postpone(transaction, _LONGEST, type(error).__name__)
+            self._register.postpone(transaction, _LONGEST, type(error).__name__)
 
     def _verdicts(self, transaction: Transaction, client: Client, *, overdue: bool) -> list[int]:
         """Judge every reference, or raise _NotYet."""
@@ -175,12 +175,12 @@ class Judge:
                 raise _Stopped
             if time.monotonic() - renewed > _LEASE / 3:
                 renewed = time.monotonic()
-                self._ledger.renew(transaction, _LEASE)
+                self._register.renew(transaction, _LEASE)
 
         return step
 
     def _settle(self, transaction: Transaction, verdicts: Sequence[int], reason: str) -> None:
-        self._ledger.judge(transaction, verdicts)
+        self._register.judge(transaction, verdicts)
         failed = [found for found in verdicts if found]
         log.info(
             "commitment judged",

@@ -1,4 +1,4 @@
-"""What the ledger holds of a storage commitment, and what its report says (PS3.4 J.3.3, PS3.3 C.14)."""
+"""What the register holds of a storage commitment, and what its report says (PS3.4 J.3.3, PS3.3 C.14)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

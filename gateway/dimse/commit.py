@@ -49,7 +49,7 @@ def responded(session: Session, message: Message) -> None:
     """Take the response to a report of ours; raises PduError when none is due."""
     try:
         due = session.reports.responded(message)
-    except GatewayError as error:  # the ledger's: the report will be sent again
+    except GatewayError as error:  # the register's: the report will be sent again
         log.error("commitment interrupted", reason=str(error))
         return
     if not due:

@@ -7,7 +7,7 @@ from typing import Self
 
 import structlog
 
-from gateway.commitment import SOP_CLASS, Ledger, Transaction
+from gateway.commitment import SOP_CLASS, Register, Transaction
 from gateway.config import Config, Peer
 from gateway.dimse.association import Association, Context
 from gateway.dimse.commands import number
@@ -19,7 +19,7 @@ from gateway.errors import DestinationError, DestinationUnreachable, GatewayErro
 log = structlog.get_logger("gateway.dimse")
 
 _TICK = 0.25  # seconds until a report of another process is seen
-_REST = 1.0  # seconds after the ledger failed
+_REST = 1.0  # seconds after the register failed
 _MOST_PEERS = 8  # that are called at the same time
 _MOST_REPORTS = 20  # over one association
 _SYNTAXES = (EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE)
@@ -29,9 +29,9 @@ _SCP_ROLE = (False, True)
 class Reporter:
     """Call peers that have not got their reports, each by one thread at a time; use as a context manager."""
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
+    def __init__(self, config: Config, register: Register) -> None:
         self._config = config
-        self._ledger = ledger
+        self._register = register
         self._timeout = config.listen.network_timeout
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -40,13 +40,13 @@ class Reporter:
 
     def start(self) -> None:
         """Start; what was left over by an earlier process is tried at once."""
-        self._ledger.hurry()
+        self._register.hurry()
         self._thread.start()
 
     def stop(self, grace: float = 5.0) -> None:
         """Let running calls end within `grace` seconds; what is not delivered is tried after the next start."""
         self._stopping.set()
-        self._ledger.wake()
+        self._register.wake()
         until = time.monotonic() + grace
         self._thread.join(grace)
         with self._lock:
@@ -64,16 +64,16 @@ class Reporter:
     def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                for transaction in self._ledger.expire(self._config.commitment.report_for):
+                for transaction in self._register.expire(self._config.commitment.report_for):
                     log.error(
                         "N-EVENT-REPORT given up",
                         transaction=transaction.uid,
                         calling=transaction.calling,
                         reason="nobody took it for commitment.report_for seconds",
                     )
-                for pair in self._ledger.reports_due():
+                for pair in self._register.reports_due():
                     self._call(pair)
-                self._ledger.wait(_TICK)
+                self._register.wait(_TICK)
             except GatewayError as error:
                 log.error("commitment interrupted", reason=str(error))
                 self._stopping.wait(_REST)
@@ -90,7 +90,7 @@ class Reporter:
         """Deliver what is due to one peer."""
         try:
             lease = LEASE + self._timeout * (_MOST_REPORTS + 3)
-            transactions = self._ledger.claim_reports(calling, called, lease, _MOST_REPORTS)
+            transactions = self._register.claim_reports(calling, called, lease, _MOST_REPORTS)
             if not transactions:
                 return
             title, peer = self._destination(calling)
@@ -105,7 +105,7 @@ class Reporter:
         finally:
             with self._lock:
                 self._calls.pop((calling, called), None)
-            self._ledger.wake()
+            self._register.wake()
 
     def _destination(self, calling: str) -> tuple[str, Peer]:
         peers = self._config.peers
@@ -116,7 +116,7 @@ class Reporter:
         """Wait for a configuration that says where the peer is, which takes a restart."""
         reason = f"the association has ended; to report on a new one, set host and port of peers.{title}"
         for transaction in transactions:
-            self._ledger.postpone(transaction, self._config.commitment.report_for, reason)
+            self._register.postpone(transaction, self._config.commitment.report_for, reason)
             log.warning(
                 "N-EVENT-REPORT not delivered",
                 transaction=transaction.uid,
@@ -142,7 +142,7 @@ class Reporter:
             if failure:
                 self._settle(transaction, failure)
             else:
-                self._ledger.give_back(transaction)
+                self._register.give_back(transaction)
 
     def _associate(self, title: str, peer: Peer, called: str) -> tuple[Association, Context]:
         association = associate(
@@ -165,4 +165,4 @@ class Reporter:
 
     def _settle(self, transaction: Transaction, failure: str) -> None:
         chance = random.random()  # noqa: S311 - only a delay
-        settle(self._ledger, transaction, failure, chance, way="new association")
+        settle(self._register, transaction, failure, chance, way="new association")

@@ -6,7 +6,7 @@ import uuid
 
 import structlog
 
-from gateway.commitment import SOP_CLASS, SOP_INSTANCE, Ledger, Outcome, Request, Transaction
+from gateway.commitment import SOP_CLASS, SOP_INSTANCE, Outcome, Register, Request, Transaction
 from gateway.commitment.transaction import encode_report, pause
 from gateway.dimse import commands
 from gateway.dimse.association import Association, Context, Message
@@ -41,7 +41,7 @@ def is_taken(status: int) -> bool:
     return status in (0x0000, 0x0001, 0x0107, 0x0116) or 0xB000 <= status <= 0xBFFF
 
 
-def settle(ledger: Ledger, transaction: Transaction, failure: str, chance: float, *, way: str) -> None:
+def settle(register: Register, transaction: Transaction, failure: str, chance: float, *, way: str) -> None:
     """Note how the delivery of a report went; `failure` says why it was not taken, empty when it was."""
     fields = {
         "transaction": transaction.uid,
@@ -52,20 +52,20 @@ def settle(ledger: Ledger, transaction: Transaction, failure: str, chance: float
         "failed": transaction.failed,
     }
     if not failure:
-        ledger.end(transaction, Outcome.DELIVERED)
+        register.end(transaction, Outcome.DELIVERED)
         log.info("N-EVENT-REPORT", **fields)
         return
     wait = pause(transaction.attempts, chance, first=_FIRST, longest=_LONGEST)
-    ledger.postpone(transaction, wait, failure)
+    register.postpone(transaction, wait, failure)
     log.warning("N-EVENT-REPORT not delivered", **fields, reason=failure, again_in=round(wait))
 
 
 class Reports:
     """Hold the transactions that one association has asked for; used by its thread."""
 
-    def __init__(self, association: Association, ledger: Ledger, *, timeout: float) -> None:
+    def __init__(self, association: Association, register: Register, *, timeout: float) -> None:
         self._association = association
-        self._ledger = ledger
+        self._register = register
         self._timeout = timeout
         self._holder = uuid.uuid4().hex
         self._context: Context | None = None  # of the last request; none: nothing has been asked for
@@ -74,7 +74,7 @@ class Reports:
 
     def add(self, request: Request, context: Context, *, calling: str, called: str, archive: str) -> None:
         """Take responsibility for a transaction; raises CommitmentRefused, SpoolFull, SpoolBroken."""
-        self._ledger.add(request, calling=calling, called=called, archive=archive, holder=self._holder, hold=_HOLD)
+        self._register.add(request, calling=calling, called=called, archive=archive, holder=self._holder, hold=_HOLD)
         self._context = context
         self._held_until = time.monotonic() + _HOLD
 
@@ -109,7 +109,7 @@ class Reports:
         try:
             if self._sent is not None:
                 self._settle("the association ended before the response")
-            self._ledger.let_go(self._holder)
+            self._register.let_go(self._holder)
         except GatewayError as error:  # the leases run out by themselves
             log.error("commitment interrupted", reason=str(error))
 
@@ -121,16 +121,16 @@ class Reports:
             return
         if self._held_until - now < _HOLD / 2:
             self._held_until = now + _HOLD
-            if not self._ledger.keep(self._holder, _HOLD):
+            if not self._register.keep(self._holder, _HOLD):
                 self._context = None  # all were delivered
                 return
-        transaction = self._ledger.claim_here(self._holder, LEASE + self._timeout)
+        transaction = self._register.claim_here(self._holder, LEASE + self._timeout)
         if transaction is not None:
             self._sent = (transaction, send_report(self._association, context, transaction), now)
 
     def _settle(self, failure: str) -> None:
         if self._sent is not None:
             transaction, self._sent = self._sent[0], None
-            settle(self._ledger, transaction, failure, 0, way="same association")
+            settle(self._register, transaction, failure, 0, way="same association")
             if failure:  # once is enough here: a new association may do better
-                self._ledger.hand_over(transaction)
+                self._register.hand_over(transaction)

@@ -12,7 +12,7 @@ from typing import Self
 
 import structlog
 
-from gateway.commitment import Ledger
+from gateway.commitment import Register
 from gateway.config import Config, ServerTls
 from gateway.dimse import commands, commit, echo, find, retrieve, store
 from gateway.dimse.association import Association, Message, PeerAborted
@@ -75,14 +75,14 @@ class Scp:
         config: Config,
         routes: Mapping[str, Route],
         outbox: Outbox,
-        ledger: Ledger,
+        register: Register,
         census: Census,
         listener: socket.socket,
     ) -> None:
         self._config = config
         self._routes = routes
         self._outbox = outbox
-        self._ledger = ledger
+        self._register = register
         self._census = census
         self._listener = listener
         self._tls = _server_context(config.listen.tls) if config.listen.tls else None
@@ -233,7 +233,7 @@ class Scp:
             route=self._routes[request.called],
             outbox=self._outbox,
             negotiated=acceptance.negotiated,
-            reports=Reports(association, self._ledger, timeout=self._config.listen.network_timeout),
+            reports=Reports(association, self._register, timeout=self._config.listen.network_timeout),
         )
         collect = association.sink_for
         association.sink_for = lambda message: (

@@ -12,7 +12,7 @@ from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage, generate_u
 from scripted_server import Answer, scripted
 from spooled import arrival, content, put
 
-from gateway.commitment import Judge, Ledger, Reference, Request, State
+from gateway.commitment import Judge, Reference, Register, Request, State
 from gateway.dicomweb.client import Client
 from gateway.embedded.server import EmbeddedArchive
 from gateway.outbox import Outbox
@@ -204,17 +204,17 @@ def judging(tmp_path, url, *, patience=3600.0, profile="azure"):
     """Give an outbox and a function that asks for references and gives a way to the verdicts, None until judged."""
     with (
         Outbox(tmp_path / "spool") as outbox,
-        Ledger(tmp_path / "spool") as ledger,
+        Register(tmp_path / "spool") as register,
         Client(url, name="main", profile=PROFILES[profile], connect_timeout=1) as client,
-        Judge(ledger, outbox, {"main": client}, patience=patience),
+        Judge(register, outbox, {"main": client}, patience=patience),
     ):
 
         def ask(*pairs):
             request = Request(generate_uid(), tuple(Reference(*pair) for pair in pairs))
-            ledger.add(request, calling="CT01", called="GATEWAY", archive="main", holder="a", hold=60)
+            register.add(request, calling="CT01", called="GATEWAY", archive="main", holder="a", hold=60)
 
             def verdicts():
-                (found,) = [one for one in ledger.transactions() if one.uid == request.transaction]
+                (found,) = [one for one in register.transactions() if one.uid == request.transaction]
                 return found.verdicts if found.state is State.JUDGED else None
 
             return verdicts
@@ -295,8 +295,8 @@ def test_what_fails_for_good_at_the_archive_ends_as_a_processing_failure(tmp_pat
 
 def test_a_transaction_for_an_archive_that_is_gone_from_the_configuration_fails(tmp_path):
     request = Request("1.2.9", (Reference(*CT),))
-    with Outbox(tmp_path) as outbox, Ledger(tmp_path) as ledger:
-        ledger.add(request, calling="CT01", called="GATEWAY", archive="former", holder="a", hold=0)
-        with Judge(ledger, outbox, {}, patience=3600):
-            (found,) = ledger.transactions()
+    with Outbox(tmp_path) as outbox, Register(tmp_path) as register:
+        register.add(request, calling="CT01", called="GATEWAY", archive="former", holder="a", hold=0)
+        with Judge(register, outbox, {}, patience=3600):
+            (found,) = register.transactions()
     assert found.verdicts == (0x0110,)

@@ -12,8 +12,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
 
-from gateway.commitment import Ledger, Outcome, Reference, Request, State, Transaction, read_request
-from gateway.commitment.ledger import KEEP_ENDED, MOST_OPEN
+from gateway.commitment import Outcome, Reference, Register, Request, State, Transaction, read_request
+from gateway.commitment.register import KEEP_ENDED, MOST_OPEN
 from gateway.commitment.transaction import encode_report, pause, verdict
 from gateway.errors import CommitmentRefused, SpoolBroken
 
@@ -164,7 +164,7 @@ def test_pauses_double_up_to_a_limit_and_chance_takes_up_to_half():
     assert pause(10_000, 1, first=5, longest=600) == 300
 
 
-# -- the ledger
+# -- the register
 
 
 class Clock:
@@ -180,161 +180,161 @@ def clock():
 
 
 @pytest.fixture
-def ledger(tmp_path, clock):
-    with Ledger(tmp_path, clock=clock) as ledger:
-        yield ledger
+def register(tmp_path, clock):
+    with Register(tmp_path, clock=clock) as register:
+        yield register
 
 
-def add(ledger, uid="1.2.3", *, calling="CT01", holder="a", hold=20.0):
+def add(register, uid="1.2.3", *, calling="CT01", holder="a", hold=20.0):
     request = Request(uid, PAIRS)
-    ledger.add(request, calling=calling, called="GATEWAY", archive="main", holder=holder, hold=hold)
+    register.add(request, calling=calling, called="GATEWAY", archive="main", holder=holder, hold=hold)
 
 
-def judge(ledger, verdicts=(0, 0x0112)):
-    transaction = ledger.claim_waiting("main", 60)
-    ledger.judge(transaction, verdicts)
+def judge(register, verdicts=(0, 0x0112)):
+    transaction = register.claim_waiting("main", 60)
+    register.judge(transaction, verdicts)
     return transaction
 
 
-def claim(ledger, calling="CT01"):
-    return ledger.claim_reports(calling, "GATEWAY", 60, 10)
+def claim(register, calling="CT01"):
+    return register.claim_reports(calling, "GATEWAY", 60, 10)
 
 
 def test_a_transaction_survives_the_process(tmp_path, clock):
-    with Ledger(tmp_path, clock=clock) as ledger:
-        add(ledger)
-        judge(ledger)
-    with Ledger(tmp_path, clock=clock) as ledger:
-        (found,) = ledger.transactions()
+    with Register(tmp_path, clock=clock) as register:
+        add(register)
+        judge(register)
+    with Register(tmp_path, clock=clock) as register:
+        (found,) = register.transactions()
     assert (found.uid, found.calling, found.archive) == ("1.2.3", "CT01", "main")
     assert (found.state, found.references, found.verdicts) == (State.JUDGED, PAIRS, (0, 0x0112))
 
 
-def test_a_transaction_uid_that_is_in_use_by_the_same_peer_is_refused(ledger):
-    add(ledger)
+def test_a_transaction_uid_that_is_in_use_by_the_same_peer_is_refused(register):
+    add(register)
     with pytest.raises(CommitmentRefused) as refused:
-        add(ledger)
+        add(register)
     assert refused.value.status == 0x0131
-    add(ledger, calling="CT02")
-    ledger.end(judge(ledger), Outcome.DELIVERED)
-    add(ledger)
+    add(register, calling="CT02")
+    register.end(judge(register), Outcome.DELIVERED)
+    add(register)
 
 
-def test_a_peer_may_have_so_many_open_transactions_and_no_more(ledger):
-    ledger._connection.execute("PRAGMA synchronous = OFF")  # a thousand syncs prove nothing here
+def test_a_peer_may_have_so_many_open_transactions_and_no_more(register):
+    register._connection.execute("PRAGMA synchronous = OFF")  # a thousand syncs prove nothing here
     for number in range(MOST_OPEN):
-        add(ledger, f"1.2.{number}")
+        add(register, f"1.2.{number}")
     with pytest.raises(CommitmentRefused) as refused:
-        add(ledger, "1.3")
+        add(register, "1.3")
     assert refused.value.status == 0x0213
-    add(ledger, "1.3", calling="CT02")
+    add(register, "1.3", calling="CT02")
 
 
-def test_a_transaction_is_claimed_by_one_until_its_lease_runs_out(ledger, clock, tmp_path):
-    add(ledger)
-    with Ledger(tmp_path, clock=clock) as other:
-        assert ledger.claim_waiting("main", 60).uid == "1.2.3"
+def test_a_transaction_is_claimed_by_one_until_its_lease_runs_out(register, clock, tmp_path):
+    add(register)
+    with Register(tmp_path, clock=clock) as other:
+        assert register.claim_waiting("main", 60).uid == "1.2.3"
         assert other.claim_waiting("main", 60) is None
         clock.now += 61
         assert other.claim_waiting("main", 60).attempts == 2
 
 
-def test_only_the_archive_in_question_is_asked(ledger):
-    add(ledger)
-    assert ledger.claim_waiting("other", 60) is None
-    assert [found.uid for found in ledger.waiting_for_others(["other"])] == ["1.2.3"]
-    assert ledger.waiting_for_others(["main", "other"]) == []
+def test_only_the_archive_in_question_is_asked(register):
+    add(register)
+    assert register.claim_waiting("other", 60) is None
+    assert [found.uid for found in register.waiting_for_others(["other"])] == ["1.2.3"]
+    assert register.waiting_for_others(["main", "other"]) == []
 
 
-def test_a_report_is_for_its_association_alone_while_that_lives(ledger, clock):
-    add(ledger, holder="a")
-    judge(ledger)
+def test_a_report_is_for_its_association_alone_while_that_lives(register, clock):
+    add(register, holder="a")
+    judge(register)
     clock.now += 15
-    assert ledger.keep("a", 20)
+    assert register.keep("a", 20)
     clock.now += 15
-    assert ledger.reports_due() == []
-    assert claim(ledger) == []
-    assert ledger.claim_here("b", 60) is None
-    assert ledger.claim_here("a", 60).uid == "1.2.3"
+    assert register.reports_due() == []
+    assert claim(register) == []
+    assert register.claim_here("b", 60) is None
+    assert register.claim_here("a", 60).uid == "1.2.3"
 
 
-def test_a_report_is_for_anyone_when_its_association_ends(ledger):
-    add(ledger)
-    judge(ledger)
-    ledger.let_go("a")
-    assert ledger.reports_due() == [("CT01", "GATEWAY")]
-    assert [found.uid for found in claim(ledger)] == ["1.2.3"]
-    assert ledger.claim_here("a", 60) is None
+def test_a_report_is_for_anyone_when_its_association_ends(register):
+    add(register)
+    judge(register)
+    register.let_go("a")
+    assert register.reports_due() == [("CT01", "GATEWAY")]
+    assert [found.uid for found in claim(register)] == ["1.2.3"]
+    assert register.claim_here("a", 60) is None
 
 
-def test_a_report_is_for_anyone_when_its_process_died(ledger, clock):
-    add(ledger, hold=20)
-    judge(ledger)
+def test_a_report_is_for_anyone_when_its_process_died(register, clock):
+    add(register, hold=20)
+    judge(register)
     clock.now += 21
-    assert [found.uid for found in claim(ledger)] == ["1.2.3"]
+    assert [found.uid for found in claim(register)] == ["1.2.3"]
 
 
-def test_a_postponed_report_comes_again_when_it_is_due(ledger, clock):
-    add(ledger, hold=0)
-    judge(ledger)
-    (transaction,) = claim(ledger)
-    ledger.postpone(transaction, 300, "nobody answers")
+def test_a_postponed_report_comes_again_when_it_is_due(register, clock):
+    add(register, hold=0)
+    judge(register)
+    (transaction,) = claim(register)
+    register.postpone(transaction, 300, "nobody answers")
     clock.now += 299
-    assert claim(ledger) == []
+    assert claim(register) == []
     clock.now += 2
-    assert [found.attempts for found in claim(ledger)] == [2]
+    assert [found.attempts for found in claim(register)] == [2]
 
 
-def test_a_new_start_tries_at_once_what_was_postponed_or_claimed(ledger):
+def test_a_new_start_tries_at_once_what_was_postponed_or_claimed(register):
     for number in range(2):
-        add(ledger, f"1.2.{number}", hold=0)
-        judge(ledger)
-    first, _ = claim(ledger)
-    ledger.postpone(first, 300, "nobody answers")
-    ledger.hurry()
-    assert len(claim(ledger)) == 2
+        add(register, f"1.2.{number}", hold=0)
+        judge(register)
+    first, _ = claim(register)
+    register.postpone(first, 300, "nobody answers")
+    register.hurry()
+    assert len(claim(register)) == 2
 
 
-def test_an_open_association_keeps_its_reports_at_a_new_start_of_the_reporter(ledger):
-    add(ledger, hold=20)
-    judge(ledger)
-    assert ledger.claim_here("a", 60) is not None
-    ledger.hurry()
-    assert claim(ledger) == []
-    assert ledger.claim_here("a", 60) is None
+def test_an_open_association_keeps_its_reports_at_a_new_start_of_the_reporter(register):
+    add(register, hold=20)
+    judge(register)
+    assert register.claim_here("a", 60) is not None
+    register.hurry()
+    assert claim(register) == []
+    assert register.claim_here("a", 60) is None
 
 
-def test_a_report_that_nobody_takes_ends(ledger, clock):
-    add(ledger, hold=0)
-    judge(ledger)
+def test_a_report_that_nobody_takes_ends(register, clock):
+    add(register, hold=0)
+    judge(register)
     clock.now += 99
-    assert ledger.expire(100) == []
+    assert register.expire(100) == []
     clock.now += 2
-    assert [found.uid for found in ledger.expire(100)] == ["1.2.3"]
-    assert claim(ledger) == []
-    assert [found.state for found in ledger.transactions()] == [State.ENDED]
+    assert [found.uid for found in register.expire(100)] == ["1.2.3"]
+    assert claim(register) == []
+    assert [found.state for found in register.transactions()] == [State.ENDED]
 
 
-def test_what_ended_long_ago_is_forgotten(ledger, clock):
-    add(ledger, "1.2.1")
-    ledger.end(judge(ledger), Outcome.DELIVERED)
+def test_what_ended_long_ago_is_forgotten(register, clock):
+    add(register, "1.2.1")
+    register.end(judge(register), Outcome.DELIVERED)
     clock.now += KEEP_ENDED + 1
-    add(ledger, "1.2.2")
-    ledger.end(judge(ledger), Outcome.DELIVERED)
-    assert [found.uid for found in ledger.transactions()] == ["1.2.2"]
+    add(register, "1.2.2")
+    register.end(judge(register), Outcome.DELIVERED)
+    assert [found.uid for found in register.transactions()] == ["1.2.2"]
 
 
 def test_many_threads_of_two_processes_worth_claim_each_transaction_once(tmp_path):
-    with Ledger(tmp_path) as first, Ledger(tmp_path) as second:
+    with Register(tmp_path) as first, Register(tmp_path) as second:
         for number in range(40):
             add(first, f"1.2.{number}", hold=0)
         got: list[str] = []
 
-        def work(ledger):
-            while transaction := ledger.claim_waiting("main", 60):
+        def work(register):
+            while transaction := register.claim_waiting("main", 60):
                 got.append(transaction.uid)
 
-        threads = [threading.Thread(target=work, args=(ledger,)) for ledger in (first, second) * 2]
+        threads = [threading.Thread(target=work, args=(register,)) for register in (first, second) * 2]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -343,10 +343,10 @@ def test_many_threads_of_two_processes_worth_claim_each_transaction_once(tmp_pat
 
 
 def test_a_table_of_another_version_is_not_touched(tmp_path):
-    with Ledger(tmp_path) as ledger:
-        add(ledger)
+    with Register(tmp_path) as register:
+        add(register)
     connection = sqlite3.connect(tmp_path / "commitments.db")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(SpoolBroken, match="another version"):
-        Ledger(tmp_path)
+        Register(tmp_path)

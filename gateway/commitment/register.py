@@ -59,7 +59,7 @@ _FORGET = f"DELETE FROM transactions WHERE {_FORGOTTEN}"  # noqa: S608 - our own
 _TO_REPORT_HERE = f"state = 'judged' AND holder = :holder AND {_FREE}"
 
 
-class Ledger:
+class Register:
     """Hold the transactions until their reports are delivered; every method may be called from any thread.
 
     Open it after a fork, not before. Raises SpoolFull and SpoolBroken.
