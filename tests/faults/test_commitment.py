@@ -3,6 +3,8 @@
 import threading
 from contextlib import contextmanager
 
+import dcmtk
+import psutil
 import pytest
 from embedded_archive import Caller, instance
 from gateway_process import GatewayProcess
@@ -55,10 +57,9 @@ def start(tmp_path, archive, peer_port):
         return GatewayProcess(
             tmp_path / "gateway",
             archives={"remote": {"url": archive.url, "profile": "azure", "connect_timeout": 1}},
-            ae_titles={"GATEWAY": {"archive": "remote"}},
             peers={"CT01": {"host": "127.0.0.1", "port": peer_port}},
             log={"format": "json"},
-            **sections,
+            **{"ae_titles": {"GATEWAY": {"archive": "remote"}}, **sections},
         )
 
     return start
@@ -102,13 +103,13 @@ def test_a_request_that_crosses_the_report_is_answered(start):
         await_true(lambda: lines(gateway, "N-EVENT-REPORT"))
 
 
-def test_a_peer_that_agrees_to_no_role_is_reported_to_nevertheless(start, peer_port):
+def test_a_peer_that_knows_no_roles_is_reported_to_nevertheless(start, peer_port):
     with start() as gateway:
         modality = Modality(gateway.port)
         with modality.listening(peer_port, agrees=False):
             modality.ask(references(ONE))
-            await_true(lambda: modality.reports or lines(gateway, "N-EVENT-REPORT not delivered"))
-        assert "Traceback" not in gateway.log
+            (report,) = modality.await_reports(1)
+    assert report.committed == [ONE]
 
 
 # -- the process
@@ -194,6 +195,42 @@ def test_what_is_deleted_is_not_committed_however_lately_it_was(start, archive):
         delete(archive, "/studies/1.2.1")
         modality.ask(references(ONE), stay=20)
     assert [(report.committed, report.failed) for report in modality.reports] == [([ONE], {}), ([], {ONE: 0x0112})]
+
+
+def test_what_was_spooled_while_the_archive_was_down_is_committed_when_it_is_there(
+    start, archive, peer_port, tmp_path
+):
+    file = tmp_path / "spooled.dcm"
+    file.write_bytes(instance("1.9", "1.9.1", "1.9.1.1"))
+    archive.stop()
+    titles = {"GATEWAY": {"archive": "remote", "acknowledge": "spooled"}}
+    with start(ae_titles=titles, listen={"workers": 2}) as gateway:
+        assert dcmtk.storescu(gateway.port, file, calling="CT01").status == 0x0000
+        modality = Modality(gateway.port)
+        with modality.listening(peer_port):
+            assert modality.ask(references((SC, "1.9.1.1"))) == 0x0000
+            await_true(lambda: lines(gateway, "commitment waits"))
+            assert modality.reports == []
+            archive.start()
+            (report,) = modality.await_reports(1, 60)
+    assert (report.committed, report.failed) == ([(SC, "1.9.1.1")], {})
+
+
+def test_the_process_that_judges_may_die_and_its_successor_goes_on(start, archive):
+    archive.stop()
+    with start() as gateway:
+        modality = Modality(gateway.port)
+        with modality.association() as association:
+            assert action(association, references(ONE)) == 0x0000
+            await_true(lambda: lines(gateway, "commitment waits"))
+            children = psutil.Process(gateway.pid).children()
+            for child in children[:1]:  # the one that was started first: it delivers, judges and reports
+                child.kill()
+            archive.start()
+            (report,) = modality.await_reports(1, 60)
+        (line,) = lines(gateway, "a process ended and is started again")
+        assert '"delivery"' in line
+    assert (report.way, report.committed) == ("same association", [ONE])
 
 
 # -- the judge, with an outbox whose entries the test moves

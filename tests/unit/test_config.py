@@ -134,6 +134,11 @@ def test_an_archive_that_is_not_configured_is_a_fault_that_names_those_that_are(
     assert "listen.port" in found
 
 
+def test_reports_can_only_go_to_a_peer():
+    found = faults({"peers": {"CT01": {"report_to": "CT01_SC"}, "CT02": {"report_to": "CT01"}}})
+    assert found == {"peers.CT01.report_to": "'CT01_SC' is not in peers"}
+
+
 def test_a_gateway_needs_an_ae_title():
     (problem,) = faults({"ae_titles": {}}).values()
     assert "at least 1" in problem
