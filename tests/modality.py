@@ -96,13 +96,18 @@ class Modality:
 
     @contextmanager
     def listening(
-        self, port: int, *, title: str = "", syntaxes: Sequence[str] = LITTLE_ENDIAN, agrees: bool = True
+        self,
+        port: int,
+        *,
+        title: str = "",
+        syntaxes: Sequence[str] = LITTLE_ENDIAN,
+        roles: tuple[bool, bool] | None = (True, True),
     ) -> Iterator[None]:
-        """Listen for reports; `agrees`: say yes to the roles that the caller proposes."""
+        """Listen for reports; `roles` (SCU, SCP) are what a caller may be, None to leave its proposal unanswered."""
         entity = AE(ae_title=title or self.title)
         entity.require_called_aet = True
-        roles = {"scu_role": True, "scp_role": True} if agrees else {}
-        entity.add_supported_context(PUSH_MODEL, list(syntaxes), **roles)
+        granted = {"scu_role": roles[0], "scp_role": roles[1]} if roles else {}
+        entity.add_supported_context(PUSH_MODEL, list(syntaxes), **granted)
         handlers = [(evt.EVT_N_EVENT_REPORT, self._take, ["new association"])]
         server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
         assert server is not None

@@ -106,9 +106,21 @@ def test_a_request_that_crosses_the_report_is_answered(start):
 def test_a_peer_that_knows_no_roles_is_reported_to_nevertheless(start, peer_port):
     with start() as gateway:
         modality = Modality(gateway.port)
-        with modality.listening(peer_port, agrees=False):
+        with modality.listening(peer_port, roles=None):
             modality.ask(references(ONE))
             (report,) = modality.await_reports(1)
+    assert report.committed == [ONE]
+
+
+def test_a_peer_that_refuses_our_role_gets_no_report_until_it_grants_it(start, peer_port):
+    with start() as gateway:
+        modality = Modality(gateway.port)
+        with modality.listening(peer_port, roles=(True, False)):
+            modality.ask(references(ONE))
+            await_true(lambda: lines(gateway, "N-EVENT-REPORT not delivered"))
+            assert "its context or role is refused" in lines(gateway, "N-EVENT-REPORT not delivered")[0]
+        with modality.listening(peer_port):
+            (report,) = modality.await_reports(1, 30)
     assert report.committed == [ONE]
 
 
