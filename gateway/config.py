@@ -46,7 +46,25 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(gt=0, le=2_592_000)]  # in seconds
 Service = Literal["echo", "store", "find", "move", "get", "commit"]
+QueryLevel = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 ProfileName = Literal["standard", "azure", "embedded", "google", "orthanc", "dcm4chee", "aws"]
+_ALONE = "ISO_IR (6|13|100|101|109|110|126|127|138|144|148|166|203|192)|GB18030|GBK"
+_EXTENDED = "ISO 2022 IR (6|13|100|101|109|110|126|127|138|144|148|166|203|58|149|87|159)"
+_DEFINED_TERMS = re.compile(rf"({_ALONE})|({_EXTENDED})?(\\({_EXTENDED}))*")  # PS3.3 Tables C.12-2 to C.12-5
+
+
+def _defined_terms(value: str) -> str:
+    if not _DEFINED_TERMS.fullmatch(value):
+        raise ValueError("not defined terms of Specific Character Set, such as ISO_IR 100 (PS3.3 C.12.1.1.2)")
+    return value
+
+
+def _answer_set(value: str) -> str:
+    return value if value == "request" else _defined_terms(value)
+
+
+CharacterSet = Annotated[str, AfterValidator(_defined_terms)]
+AnswerCharacterSet = Annotated[str, AfterValidator(_answer_set)]
 
 
 class _Model(BaseModel):
@@ -175,7 +193,10 @@ class Peer(_Model):
     port: Port | None = None
     addresses: list[str] = []
     allow: frozenset[Service] = frozenset(("echo", "store", "find", "move", "get", "commit"))
-    character_set: str = ""
+    character_set: CharacterSet = ""
+    answer_character_set: AnswerCharacterSet = "ISO_IR 192"
+    default_level: QueryLevel | None = None
+    lenient: bool = False
     tls: ClientTls | None = None
     report_to: AeTitle | None = None
 

@@ -22,7 +22,7 @@ class _End:
 
 
 class Ahead(Generic[T]):
-    """Iterate over `source` while a thread reads up to `depth` items ahead of it.
+    """Iterate over `source` while a thread reads up to `depth` items ahead of it, the one under way included.
 
     While it waits it calls `tick` every second and raises Cancelled as soon as the peer cancels, or the
     PeerError that ended the association. Leaving the context lets the thread go: it ends with its next item;
@@ -42,7 +42,8 @@ class Ahead(Generic[T]):
         self._source = source
         self._tick = tick
         self._dispose = dispose
-        self._items: queue.Queue[T | _End] = queue.Queue(depth)
+        self._items: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._room = threading.Semaphore(depth)
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._fetch, name="ahead", daemon=True)
 
@@ -52,6 +53,7 @@ class Ahead(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._left.set()
+        self._room.release()
         self._clear()
 
     def _clear(self) -> None:
@@ -75,32 +77,34 @@ class Ahead(Generic[T]):
             if self._association.cancelled():
                 raise Cancelled("the peer cancelled the operation")
             try:
-                return self._items.get_nowait()
+                item = self._items.get_nowait()
             except queue.Empty:
                 if not self._association.connection.wait(_LOOK):
                     self._tick()
+            else:
+                self._room.release()
+                return item
 
     def _fetch(self) -> None:
         end = _End()
         try:
-            for item in self._source:
+            source = iter(self._source)
+            while self._may_go_on():
+                item = next(source, end)
+                if item is end:
+                    break
                 self._put(item)
-                if self._left.is_set():
-                    return
         except Exception as error:  # noqa: BLE001 - handed to the thread that iterates, which raises it
             end = _End(error)
         self._put(end)
 
+    def _may_go_on(self) -> bool:
+        """Wait for room, before the next item is asked for: one that waits for room would be one more held."""
+        self._room.acquire()
+        return not self._left.is_set()
+
     def _put(self, item: T | _End) -> None:
-        placed = False
-        while not placed and not self._left.is_set():
-            try:
-                self._items.put(item, timeout=_LOOK)
-                placed = True
-            except queue.Full:
-                continue
+        self._items.put(item)
         self._association.connection.wake()
         if self._left.is_set():
             self._clear()  # the context may have been left just before the item was placed
-            if not placed and not isinstance(item, _End):
-                self._dispose(item)

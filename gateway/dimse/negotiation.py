@@ -55,6 +55,11 @@ _STANDARD_OTHER = (
 )
 _PRIVATE_SHUTDOWN = "1.2.276.0.7230010.3.4.1915765545.18030.917282194.0"  # DCMTK's termscu
 
+# Bytes of SOP Class Extended Negotiation that are answered with 1 (PS3.4 C.5.1.1): relational queries, combined
+# date-time, fuzzy names, timezone adjustment, not multi-frame views, empty value and multiple value matching
+_FIND_EXTENSIONS = bytes((1, 1, 1, 1, 0, 1, 1))
+_RETRIEVE_EXTENSIONS = bytes((1, 0))  # relational, not multi-frame views (PS3.4 C.5.2.1)
+
 # (result, source, reason) of PS3.8 Table 9-21
 _Reason = tuple[int, int, int]
 APPLICATION_CONTEXT_UNKNOWN: _Reason = (1, 1, 2)
@@ -184,14 +189,19 @@ def _extended(request: AssociateRequest, accepted: set[str]) -> tuple[dict[str, 
         if uid not in accepted:
             continue
         if uid in FIND_MODELS:
-            # relational, combined date-time; fuzzy, timezone and multi-frame views are not offered
-            works = bytes((1, 1, 0, 0, 0))
+            works = _FIND_EXTENSIONS
         elif uid in MOVE_MODELS or uid in GET_MODELS:
-            works = bytes((1, 0))
+            works = _RETRIEVE_EXTENSIONS
         else:
             continue
         answer = bytes(a & w for a, w in zip(asked, works, strict=False))
         answers[uid] = answer
-        padded = answer.ljust(5, b"\0")
-        negotiated[uid] = Negotiated(relational=bool(padded[0]), combined_datetime=bool(padded[1]))
+        granted = [bool(byte) for byte in answer.ljust(len(_FIND_EXTENSIONS), b"\0")]
+        negotiated[uid] = Negotiated(
+            relational=granted[0],
+            combined_datetime=granted[1],
+            fuzzy=granted[2],
+            timezone=granted[3],
+            empty_value=granted[5],
+        )
     return answers, negotiated

@@ -11,8 +11,8 @@ from gateway.dimse.ahead import Ahead
 from gateway.dimse.association import Message
 from gateway.dimse.commands import number, text
 from gateway.dimse.fetch import Fetched, Target, fetch
-from gateway.dimse.find import Row, answers
 from gateway.dimse.negotiation import GET_MODELS, MOVE_MODELS
+from gateway.dimse.scan import Row, Scan
 from gateway.dimse.senders import OverDestination, OverThisAssociation, Sender
 from gateway.dimse.session import Report, Session, operation
 from gateway.errors import (
@@ -121,6 +121,8 @@ def _retrieve(session: Session, message: Message, service: Service, progress: Pr
         models[context.abstract_syntax],
         session.archive.profile,
         session.negotiated_for(message),
+        default_level=session.peer.default_level or "",
+        lenient=session.peer.lenient,
     )
     with Ahead(session.association, _instances(session, search)) as pages:
         targets = _targets(pages, session.archive.name)
@@ -146,7 +148,7 @@ def _sender(session: Session, message: Message, service: Service) -> Sender:
 
 def _instances(session: Session, search: Search) -> Iterator[list[Row]]:
     """Yield the instances that are named, by way of their studies where the archive needs that."""
-    for page in answers(session.archive, search, session.route.max_scanned):
+    for page in Scan(session.archive, search, session.route.max_scanned).pages():
         if not search.studies_first:
             yield page
             continue

@@ -54,7 +54,7 @@ class Responder:
             )
             for tag, attribute in blank
         ]
-        declared = Attribute("CS", [charset.UTF_8])
+        declared = Attribute("CS", list(self._terms))
         self._declaration = encode_elements([(_SPECIFIC_CHARACTER_SET, declared)], transfer_syntax)
         self._before_declaration = sum(tag < _SPECIFIC_CHARACTER_SET for tag, _ in blank)
         self._never_plain = search.zone is not None or transfer_syntax in (
@@ -82,13 +82,11 @@ class Responder:
                 parts.append(empty)
                 continue
             text = _plain_text(vr, element)
-            if text is None or (value := _plain_value(vr, text)) is None:
+            if text is None or (value := _plain_value(vr, text, self._terms)) is None:
                 return None
             is_ascii = is_ascii and text.isascii()
             parts += empty[:-length_bytes], len(value).to_bytes(length_bytes, "little"), value
         if not is_ascii:
-            if self._terms != (charset.UTF_8,):
-                return None
             parts.insert(self._before_declaration, self._declaration)
         return b"".join(parts)
 
@@ -112,14 +110,14 @@ def _plain_text(vr: str, element: object) -> str | None:
         return None
 
 
-def _plain_value(vr: str, text: str) -> bytes | None:
-    """Encode and pad a text in UTF-8; None when it is too long or not what its VR may hold."""
-    if not text.isascii() and vr in ASCII_VRS:
+def _plain_value(vr: str, text: str, terms: Sequence[str]) -> bytes | None:
+    """Encode and pad a text; None when it is too long, does not fit the character set or is not its VR's."""
+    if text.isascii():
+        value = text.encode("ascii")
+    elif vr in ASCII_VRS or (encoded := charset.encode(text, terms, person_name=vr == "PN")) is None:
         return None
-    try:
-        value = text.encode()
-    except UnicodeEncodeError:
-        return None
+    else:
+        value = encoded
     if len(value) > _LONGEST:
         return None
     return value + (b"\0" if vr == "UI" else b" ") if len(value) % 2 else value

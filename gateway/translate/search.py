@@ -40,7 +40,6 @@ __all__ = [
     "Search",
     "answer",
     "expand_plan",
-    "group_patients",
     "instances_of",
     "malformed",
     "matches",
@@ -341,30 +340,3 @@ def _dataset(elements: Elements) -> Dataset:
         values = [_dataset(item) for item in attribute.values] if attribute.vr == "SQ" else attribute.values
         dataset[tag] = to_element(tag, Attribute(attribute.vr, values))
     return dataset
-
-
-def group_patients(studies: Iterable[Entity]) -> list[Any]:
-    """Give one entity per patient with the demographics of the newest study, older ones filling its gaps.
-
-    The entities are in the DICOM JSON model, whatever the studies are.
-    A patient is a Patient ID of one issuer; without a Patient ID also name and birth date tell patients apart.
-    """
-    patients: dict[tuple[str, ...], tuple[tuple[str, str], dict[str, Any]]] = {}
-    for study in studies:
-        model = dict(_model(study))
-        age = text_of(model, _tag("StudyDate")).replace(".", ""), text_of(model, _tag("StudyTime"))
-        keywords = ["PatientID", "IssuerOfPatientID"]
-        if not text_of(model, _tag("PatientID")):
-            keywords += ["PatientName", "PatientBirthDate"]
-        identity = tuple(text_of(model, _tag(keyword)) for keyword in keywords)
-        known_age, known = patients.get(identity, (age, model))
-        newer, older = (model, known) if age > known_age else (known, model)
-        patients[identity] = (
-            max(age, known_age),
-            {**older, **{name: newer[name] for name in newer if _has_value(newer[name])}},
-        )
-    return [model for _, model in patients.values()]
-
-
-def _has_value(element: object) -> bool:
-    return isinstance(element, Mapping) and bool(element.get("Value"))

@@ -16,12 +16,12 @@ from gateway.embedded.server import EmbeddedArchive
 from gateway.errors import IdentifierError
 from gateway.translate.attributes import read_json
 from gateway.translate.computed import COMPUTED, computation, compute, further_request
+from gateway.translate.patients import Patients
 from gateway.translate.profiles import PROFILES
 from gateway.translate.search import (
     Model,
     Negotiated,
     expand_plan,
-    group_patients,
     instances_of,
     matches,
     plan,
@@ -97,8 +97,10 @@ def test_an_identifier_without_values_finds_every_entity_of_the_level(archive, l
 def test_patients_are_found_once_each_with_the_name_of_their_newest_study(archive):
     identifier = queries.identifier_of("PATIENT", PatientName="", PatientBirthDate="")
     search = plan(identifier, Model.PATIENT_ROOT, archive.profile, Negotiated())
-    studies = (row for request in search.requests for row in rows(archive, request) if matches(search, row))
-    answers = [project(search, patient, retrieve_aet="GATEWAY") for patient in group_patients(studies)]
+    patients = Patients()
+    for request in search.requests:
+        patients.add(row for row in rows(archive, request) if matches(search, row))
+    answers = [project(search, patient, retrieve_aet="GATEWAY") for patient in patients.entities()]
     assert sorted((one.PatientID, str(one.PatientName)) for one in answers) == sorted(
         {(one.PatientID, str(one.PatientName)) for one in INSTANCES}
     )

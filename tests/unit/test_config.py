@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from gateway.config import Config, load, parse
 from gateway.errors import ConfigError
+from gateway.translate import charset
 
 SECRET = "s3cret-that-nobody-may-read"
 
@@ -146,6 +147,29 @@ def test_a_gateway_needs_an_ae_title():
 
 def test_a_peer_with_a_port_needs_a_host():
     assert "host" in faults({"peers": {"CT01": {"port": 104}}})["peers.CT01"]
+
+
+CHARACTER_SETS = [
+    *(term for term in (f"ISO_IR {number}" for number in range(300)) if charset.defined_term(term) == term),
+    *(term for term in (f"ISO 2022 IR {number}" for number in range(300)) if charset.defined_term(term) == term),
+    "GB18030",
+    "GBK",
+    "\\ISO 2022 IR 87",
+    "ISO 2022 IR 13\\ISO 2022 IR 87\\ISO 2022 IR 159",
+]
+
+
+@pytest.mark.parametrize("terms", [term for term in CHARACTER_SETS if term != "ISO 2022 IR 192"])
+def test_a_peer_s_character_set_is_any_that_can_be_decoded(terms):
+    peer = parse({"peers": {"CT01": {"character_set": terms, "answer_character_set": terms}}}, "test").peers["CT01"]
+    assert peer.character_set == peer.answer_character_set == terms
+
+
+@pytest.mark.parametrize("terms", ["latin1", "ISO_IR 7", "ISO_IR 100\\ISO_IR 144", "ISO_IR 192\\ISO 2022 IR 87"])
+@pytest.mark.parametrize("option", ["character_set", "answer_character_set"])
+def test_a_character_set_that_the_standard_does_not_have_is_a_fault(option, terms):
+    (problem,) = faults({"peers": {"CT01": {option: terms}}}).values()
+    assert "ISO_IR 100" in problem
 
 
 @pytest.mark.parametrize("auth", [{"password": "a", "password_file": "b"}, {}])

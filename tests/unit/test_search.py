@@ -8,13 +8,13 @@ from queries import identifier_of, put
 
 from gateway.errors import IdentifierError
 from gateway.translate.dicom_json import from_dataset
+from gateway.translate.patients import Patients
 from gateway.translate.profiles import PROFILES
 from gateway.translate.responses import Responder
 from gateway.translate.search import (
     Model,
     Negotiated,
     expand_plan,
-    group_patients,
     instances_of,
     malformed,
     matches,
@@ -380,7 +380,10 @@ class TestPatients:
         ]
         identifier = identifier_of("PATIENT", PatientName="", PatientSex="")
         search = plan(identifier, Model.PATIENT_ROOT, AZURE, BASELINE)
-        answers = [project(search, patient, retrieve_aet="G") for patient in group_patients(studies)]
+        patients = Patients()
+        patients.add(studies[:3])
+        patients.add(studies[3:])
+        answers = [project(search, patient, retrieve_aet="G") for patient in patients.entities()]
         assert [(one.PatientID or "", one.PatientName, one.PatientSex or "") for one in answers] == [
             ("1", "New", "F"),
             ("1", "Other", ""),
