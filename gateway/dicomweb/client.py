@@ -34,6 +34,7 @@ _SAFE = "-._~,:@!$'()*/"  # literal in a query (RFC 3986 3.4), so that plain ser
 _ANSWERS = (200, 202, 400, 409)  # to STOW-RS; Orthanc's 400 too says what it stored before the part it refuses
 _SMALL = 65_536
 _MOST_REDIRECTS = 5
+_MOST_REPEATS = 50  # pages in a row without a new entry
 _UNIQUE = ("0020000D", "0020000E", "00080018")
 _AS_IT_IS = {"Accept-Encoding": "identity"}  # to compress pixels takes Orthanc 15 times as long as to send them
 
@@ -128,24 +129,31 @@ class Client:
         """Yield page after page of a search until the archive has no more (PS3.18 10.6).
 
         A short page is not the last one, and the next begins behind what came, not behind what was asked for:
-        an archive may cap its pages silently. Repeats between pages are the caller's to drop. A second page in
-        a row that only repeats what came before ends the search, since such an archive does not page; one alone
-        may be what new entries have pushed back.
+        an archive may cap its pages silently. Repeats between pages are the caller's to drop: new entries push
+        known ones back, whole pages when there are many. Two pages in a row of nothing but repeats end the search
+        when they are short, since behind the end of an archive that goes on growing there is no other, or when each
+        has all that came before, since such an archive does not page. Full ones do not, and raise AnswerUnreadable
+        when they have no end: what follows is not known.
         """
         if not _RESOURCE.fullmatch(resource):
             raise RequestRefused(self.name, "there is no such resource to search")
-        limit, offset, stale = self.profile.max_limit, 0, 0
+        limit, offset = self.profile.max_limit, 0
         given, seen = list(parameters), set[int]()
-        while stale < 2:
+        longest = stale = ending = 0
+        while ending < 2:
             paging = [("limit", str(limit)), ("offset", str(offset))] if limit else []
             page = self._json(resource, [*given, *paging])
             keys = {_key(entry) for entry in page}
             stale = stale + 1 if keys <= seen else 0
+            ending = ending + 1 if stale and (len(page) < longest or keys == seen) else 0
             if not stale:
                 yield page
             if not page or not limit:
                 return
+            if stale > _MOST_REPEATS:
+                raise AnswerUnreadable(self.name, "its pages repeat what came before and do not end")
             seen |= keys
+            longest = max(longest, len(page))
             offset += len(page)
 
     def metadata(self, study: str, series: str = "", instance: str = "") -> list[dict[str, Any]]:

@@ -331,6 +331,36 @@ def test_one_page_of_repeats_does_not_end_a_search() -> None:
         assert len(list(archive.search("studies", []))) == 2
 
 
+def studies(*numbers: int) -> Answer:
+    entries = [{"0020000D": {"vr": "UI", "Value": [f"1.{number}"]}} for number in numbers]
+    return Answer(200, JSON, json.dumps(entries).encode())
+
+
+def test_pages_of_repeats_that_new_entries_pushed_back_do_not_end_a_search() -> None:
+    pages = [studies(5, 4), studies(3, 2), studies(3, 2), studies(5, 4), studies(3), studies(1), Answer(204)]
+    with scripted(*pages) as server, client(server.url) as archive:
+        assert [len(page) for page in archive.search("studies", [])] == [2, 2, 1]
+
+
+def test_an_archive_that_does_not_page_is_read_once() -> None:
+    with scripted(studies(1, 2, 3)) as server, client(server.url) as archive:
+        assert [len(page) for page in archive.search("studies", [])] == [3]
+        assert len(server.requests) == 3
+
+
+def test_a_search_ends_behind_the_last_entry_of_an_archive_that_goes_on_growing() -> None:
+    with scripted(studies(3, 2), studies(2, 1), studies(1)) as server, client(server.url) as archive:
+        assert [len(page) for page in archive.search("studies", [])] == [2, 2]
+        assert len(server.requests) == 4
+
+
+def test_pages_that_repeat_without_end_are_a_failure() -> None:
+    with scripted(studies(1, 2), studies(3, 4), studies(3, 4)) as server, client(server.url) as archive:
+        with pytest.raises(errors.AnswerUnreadable):
+            list(archive.search("studies", []))
+        assert len(server.requests) < 100
+
+
 def test_without_a_limit_there_is_one_page() -> None:
     profile = replace(PROFILES["standard"], max_limit=0)
     with scripted(Answer(200, JSON, STUDIES)) as server, client(server.url, profile=profile) as archive:
