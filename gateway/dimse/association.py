@@ -283,15 +283,15 @@ class Association:
 
     def send(self, context: Context, command: Mapping[str, int | str], data: Buffer | None = None) -> None:
         """Send a message; its Command Data Set Type is set here."""
-        self.connection.send(
-            self.message(context, commands.encode(self._typed(command, present=data is not None)), data)
-        )
-
-    def message(self, context: Context, command: bytes, data: Buffer | None = None) -> Iterator[Buffer]:
-        """Give the PDUs of a message whose command set is encoded already."""
-        yield from data_pdus(context.identifier, command, self._max_pdu, command=True)
+        encoded = commands.encode(self._typed(command, present=data is not None))
+        pdus = [self.pdus(context, encoded, command=True)]
         if data is not None:
-            yield from data_pdus(context.identifier, data, self._max_pdu, command=False)
+            pdus.append(self.pdus(context, data, command=False))
+        self.connection.send(pdus)
+
+    def pdus(self, context: Context, data: Buffer, *, command: bool) -> bytes:
+        """Encode a command set or a whole data set as P-DATA-TF PDUs."""
+        return b"".join(data_pdus(context.identifier, data, self._max_pdu, command=command))
 
     def send_stream(self, context: Context, command: Mapping[str, int | str], stream: BinaryIO, size: int) -> None:
         """Send a message whose data set is the next `size` bytes of a file."""

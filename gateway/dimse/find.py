@@ -5,7 +5,7 @@ from pydicom.dataset import Dataset
 from gateway.config import Peer
 from gateway.dimse import commands
 from gateway.dimse.ahead import Ahead
-from gateway.dimse.association import Message
+from gateway.dimse.association import Context, Message
 from gateway.dimse.negotiation import FIND_MODELS
 from gateway.dimse.scan import Scan
 from gateway.dimse.session import Report, Session, operation
@@ -23,6 +23,8 @@ from gateway.translate import charset
 from gateway.translate.identifier import decode_identifier
 from gateway.translate.responses import Responder
 from gateway.translate.search import plan
+
+_AT_A_TIME = 32_768  # bytes of responses
 
 
 def answer(session: Session, message: Message) -> None:
@@ -67,22 +69,48 @@ def _find(session: Session, message: Message, report: Report) -> Status:
         transfer_syntax=context.transfer_syntax,
         terms=answer_terms(session.peer, identifier),
     )
-    scan, sent = Scan(session.archive, search, session.route.max_scanned), 0
+    scan = Scan(session.archive, search, session.route.max_scanned)
+    responses = _Responses(session, context, command)
     report.note(level=search.level)
     try:
         with Ahead(session.association, scan.pages()) as pages:
             for page in pages:
                 for match in page:
-                    reply = responder.encode(match)
-                    session.association.connection.send(session.association.message(context, command, reply))
-                    sent += 1
-                    if session.association.cancelled():
-                        raise Cancelled("the peer cancelled the query")
+                    responses.add(responder.encode(match))
+                responses.flush()
     finally:
-        report.note(matches=sent, scanned=scan.entries)
+        report.note(matches=responses.sent, scanned=scan.entries)
         if lost := scan.malformed + responder.malformed:
             report.note(malformed=lost)
     return Status(SUCCESS, "")
+
+
+class _Responses:
+    """Send pending responses, some of them at a time, and look for a C-CANCEL in between."""
+
+    def __init__(self, session: Session, context: Context, command: bytes) -> None:
+        self.sent = 0
+        self._association = session.association
+        self._context = context
+        self._command = session.association.pdus(context, command, command=True)
+        self._waiting: list[bytes] = []
+        self._size = 0
+
+    def add(self, identifier: bytes) -> None:
+        """Take the identifier of one response; raises Cancelled."""
+        data = self._association.pdus(self._context, identifier, command=False)
+        self._waiting.append(self._command + data)
+        self._size += len(data)
+        if self._size >= _AT_A_TIME:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is waiting; raises Cancelled."""
+        self._association.connection.send((b"".join(self._waiting),))
+        self.sent += len(self._waiting)
+        self._waiting, self._size = [], 0
+        if self._association.cancelled():
+            raise Cancelled("the peer cancelled the query")
 
 
 def answer_terms(peer: Peer, identifier: Dataset) -> tuple[str, ...]:

@@ -34,6 +34,14 @@ class Page(NamedTuple):
     worked: float
 
 
+def _identity(row: Row, names: list[str]) -> tuple[str, ...]:
+    """Give the UIDs of a row, without padding; empty where one cannot be read."""
+    try:
+        return tuple([row[name]["Value"][0].strip(" \0") for name in names])
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return tuple(text_of(row, int(name, 16)) for name in names)
+
+
 @dataclass(slots=True)
 class Scan:
     """Read the answer of a search; afterwards it says what that took.
@@ -72,6 +80,7 @@ class Scan:
     def _matching(self) -> Iterator[list[Row]]:
         search = self.search
         unique = _STUDY_KEYS if search.studies_first else _UNIQUE_KEYS[search.level]
+        names = [f"{tag:08X}" for tag in unique]
         seen: set[tuple[str, ...]] = set()
         for request in search.requests:
             asked = perf_counter()
@@ -80,7 +89,7 @@ class Scan:
                 self._count(page)
                 matching = []
                 for row in page:
-                    key = tuple(text_of(row, tag) for tag in unique)
+                    key = _identity(row, names)
                     if key in seen and key[-1]:
                         continue  # rows whose UID is malformed are not the same entity
                     if matches(search, row):

@@ -47,6 +47,8 @@ WILDCARD_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC",
 """VRs in which `*` and `?` are wildcards (PS3.4 C.2.2.2.4)."""
 _MOMENT_VRS: Final = frozenset({"DA", "TM", "DT"})
 _NUMBER_VRS: Final = frozenset({"IS", "DS"})
+_AS_THEY_ARE: Final = TEXT_VRS - _NUMBER_VRS - {"PN"}
+"""VRs whose values in the DICOM JSON model are those of an attribute, if they are ASCII."""
 _BINARY_VRS: Final = frozenset({*INTEGERS, "FL", "FD", "AT"})
 _EMPTY_VALUE: Final = '""'
 _READERS: Final[Mapping[str, moments.Reader]] = {"DA": moments.read_date, "TM": moments.read_time}
@@ -172,6 +174,11 @@ def _condition(key: Key, keyword: str, negotiated: Negotiated, offset: int) -> C
 
 def values_of(model: Model, key: Key) -> list[Any]:
     """Give an entity's values of a key's attribute; none when it is absent, malformed or of a VR of another kind."""
+    element = model.get(key.name)
+    if key.vr in _AS_THEY_ARE and type(element) is dict and element.get("vr") == key.vr:
+        values = element.get("Value")
+        if type(values) is list and all(type(value) is str and value.isascii() for value in values):
+            return values  # nearly always, and then there is nothing to convert
     attribute = attribute_of(model, key)
     return attribute.values if attribute and _kind(attribute.vr) == _kind(key.vr) else []
 

@@ -1,6 +1,6 @@
 """Encode pending identifiers straight from the archive's DICOM JSON: nothing is built that is thrown away."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -14,13 +14,17 @@ from gateway.translate.search import Search, answer, malformed
 _SPECIFIC_CHARACTER_SET: Final = 0x00080005
 _PLAIN_VRS: Final = TEXT_VRS - {"DS"}
 _LONGEST: Final = 0xFFFE
+_LONG: Final = 10**11  # an IS has at most 12 characters
 
 
 class _Slot(NamedTuple):
     name: str  # in the DICOM JSON model; empty for an element that is the same in all answers
     vr: str
+    read: Callable[[list[Any]], str]
     empty: bytes  # the element without a value, or the one that is the same in all answers
+    header: bytes  # up to the length
     length_bytes: int
+    padding: bytes
 
 
 class Responder:
@@ -45,15 +49,7 @@ class Responder:
         self._terms = tuple(terms)
         names = {key.tag: key.name for key in search.return_keys}
         blank = answer(search, {}, retrieve_aet=retrieve_aet)
-        self._slots = [
-            _Slot(
-                names.get(tag, ""),
-                attribute.vr,
-                encode_elements([(tag, attribute)], transfer_syntax),
-                2 if attribute.vr in SHORT_LENGTH and transfer_syntax != ImplicitVRLittleEndian else 4,
-            )
-            for tag, attribute in blank
-        ]
+        self._slots = [self._slot(names.get(tag, ""), tag, attribute) for tag, attribute in blank]
         declared = Attribute("CS", list(self._terms))
         self._declaration = encode_elements([(_SPECIFIC_CHARACTER_SET, declared)], transfer_syntax)
         self._before_declaration = sum(tag < _SPECIFIC_CHARACTER_SET for tag, _ in blank)
@@ -71,53 +67,75 @@ class Responder:
             encoded = encode_elements(elements, self._transfer_syntax, self._terms)
         return encoded
 
+    def _slot(self, name: str, tag: int, attribute: Attribute) -> _Slot:
+        vr = attribute.vr
+        empty = encode_elements([(tag, attribute)], self._transfer_syntax)
+        length_bytes = 2 if vr in SHORT_LENGTH and self._transfer_syntax != ImplicitVRLittleEndian else 4
+        read = _READERS.get(vr, _plain_text if vr in _PLAIN_VRS else _never)
+        padding = b"\0" if vr == "UI" else b" "
+        return _Slot(name, vr, read, empty, empty[:-length_bytes], length_bytes, padding)
+
     def _encode_plain(self, model: Mapping[str, Any]) -> bytes | None:
         parts: list[bytes] = []
         is_ascii = True
-        for name, vr, empty, length_bytes in self._slots:
-            element = model.get(name)
-            if element is None:
-                if name in model or name.lower() in model:
+        try:
+            for name, vr, read, empty, header, length_bytes, padding in self._slots:
+                element = model.get(name)
+                if element is None:
+                    if name in model or name.lower() in model:
+                        return None
+                    parts.append(empty)
+                    continue
+                if element["vr"] != vr:
                     return None
-                parts.append(empty)
-                continue
-            text = _plain_text(vr, element)
-            if text is None or (value := _plain_value(vr, text, self._terms)) is None:
-                return None
-            is_ascii = is_ascii and text.isascii()
-            parts += empty[:-length_bytes], len(value).to_bytes(length_bytes, "little"), value
+                text = read(element["Value"]) if len(element) > 1 else ""
+                if text.isascii():
+                    value: bytes | None = text.encode("ascii")
+                else:
+                    is_ascii = False
+                    value = self._encode_text(vr, text)
+                if value is None or len(value) > _LONGEST:
+                    return None
+                if len(value) % 2:
+                    value += padding
+                parts += header, len(value).to_bytes(length_bytes, "little"), value
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return None  # whatever the archive put there is looked at more closely
         if not is_ascii:
             parts.insert(self._before_declaration, self._declaration)
         return b"".join(parts)
 
+    def _encode_text(self, vr: str, text: str) -> bytes | None:
+        """Encode a text that is not ASCII; None when its VR or the character set does not have it."""
+        return None if vr in ASCII_VRS else charset.encode(text, self._terms, person_name=vr == "PN")
 
-def _plain_text(vr: str, element: object) -> str | None:
-    """Give the values as one text; None for what has to be looked at more closely."""
-    if not isinstance(element, dict) or element.get("vr") != vr or vr not in _PLAIN_VRS:
-        return None
-    values = element.get("Value")
-    if not isinstance(values, list):
-        return "" if len(element) == 1 else None
-    try:
-        if vr == "PN":
-            (name,) = values
-            return name["Alphabetic"] if len(name) == 1 and "=" not in name["Alphabetic"] else None
-        if vr == "IS":
-            is_short = all(type(value) is int and abs(value) < 10**11 for value in values)
-            return "\\".join(map(str, values)) if is_short else None
+
+def _plain_text(values: list[Any]) -> str:
+    """Give the values as one text; raises for what is no list of texts, as do the readers below."""
+    if type(values) is not list:
+        raise TypeError
+    if len(values) != 1:
         return "\\".join(values)
-    except (TypeError, ValueError, KeyError, IndexError):
-        return None
+    text: str = values[0]
+    return text
 
 
-def _plain_value(vr: str, text: str, terms: Sequence[str]) -> bytes | None:
-    """Encode and pad a text; None when it is too long, does not fit the character set or is not its VR's."""
-    if text.isascii():
-        value = text.encode("ascii")
-    elif vr in ASCII_VRS or (encoded := charset.encode(text, terms, person_name=vr == "PN")) is None:
-        return None
-    else:
-        value = encoded
-    if len(value) > _LONGEST:
-        return None
-    return value + (b"\0" if vr == "UI" else b" ") if len(value) % 2 else value
+def _plain_name(values: list[Any]) -> str:
+    (name,) = values
+    text: str = name["Alphabetic"]
+    if len(name) != 1 or "=" in text or type(values) is not list:
+        raise ValueError
+    return text
+
+
+def _plain_integers(values: list[Any]) -> str:
+    if type(values) is not list or not all(type(value) is int and abs(value) < _LONG for value in values):
+        raise ValueError
+    return "\\".join(map(str, values))
+
+
+def _never(_: list[Any]) -> str:
+    raise ValueError
+
+
+_READERS: Final[Mapping[str, Callable[[list[Any]], str]]] = {"PN": _plain_name, "IS": _plain_integers}
