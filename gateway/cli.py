@@ -1,10 +1,12 @@
 """The command line: thin commands over `gateway.app`."""
 
 import signal
+from typing import Annotated
 
 import typer
 
 from gateway import demo as demonstration
+from gateway import explain as explanation
 from gateway import log, queue, signals
 from gateway.app import Gateway
 from gateway.config import load
@@ -50,6 +52,33 @@ def check_config(config: ConfigFile = None) -> None:
 def demo() -> None:
     """Store, find and move a small generated study through a gateway started for it; exit 0 if all was right."""
     raise typer.Exit(0 if demonstration.run(OUT) else 1)
+
+
+@cli.command()
+def explain(
+    keys: Annotated[list[str], typer.Argument(help="KEYWORD=VALUE, or KEYWORD alone to have it returned.")],
+    *,
+    level: Annotated[str, typer.Option(help="Query/Retrieve Level; without it the peer's default, or STUDY.")] = "",
+    title: Annotated[str, typer.Option(help="The called AE title; without it the first of ae_titles.")] = "",
+    peer: Annotated[str, typer.Option(help="The AE title of the peer that asks, for its configuration.")] = "",
+    model: Annotated[explanation.Root, typer.Option(help="The information model.")] = explanation.Root.STUDY,
+    relational: Annotated[
+        bool, typer.Option("--relational", help="As if relational queries were negotiated.")
+    ] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Ask the archive a query and show what is sent, what is matched here and why, and the time of each step.
+
+    Prints patient data. Exit 1 if the query fails.
+    """
+    settings = configuration(config)
+    log.set_up("error", "console")
+    question = explanation.Question(keys, level.upper(), title, peer, model, relational)
+    try:
+        is_answered = explanation.run(OUT, settings, question)
+    except ConfigError as error:
+        fail(error)
+    raise typer.Exit(0 if is_answered else 1)
 
 
 def main() -> None:

@@ -156,6 +156,11 @@ class Client:
             longest = max(longest, len(page))
             offset += len(page)
 
+    def address(self, resource: str, parameters: Sequence[tuple[str, str]]) -> str:
+        """Give the URL of the first page of a search, for those who want to ask it themselves."""
+        limit = [("limit", str(self.profile.max_limit))] if self.profile.max_limit else []
+        return f"{self._url}/{_target(resource, [*parameters, *limit])}"
+
     def metadata(self, study: str, series: str = "", instance: str = "") -> list[dict[str, Any]]:
         """Retrieve the metadata of a study, series or instance (PS3.18 10.4.1.1.2)."""
         page = self._json(self._path(study, series, instance) + "/metadata", [])
@@ -216,8 +221,7 @@ class Client:
                 raise AnswerUnreadable(self.name, str(error)) from error
 
     def _json(self, path: str, parameters: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        query = "&".join(f"{quote(key, safe=_SAFE)}={quote(value, safe=_SAFE)}" for key, value in parameters)
-        target = f"{path}?{query}" if query else path
+        target = _target(path, parameters)
         content = patiently(lambda: self._content(target))
         if content is None:
             return []
@@ -301,6 +305,11 @@ class Client:
         if not _UID.fullmatch(uid):
             raise RequestRefused(self.name, "a UID is empty or has characters that no UID has")
         return uid
+
+
+def _target(path: str, parameters: Sequence[tuple[str, str]]) -> str:
+    query = "&".join(f"{quote(key, safe=_SAFE)}={quote(value, safe=_SAFE)}" for key, value in parameters)
+    return f"{path}?{query}" if query else path
 
 
 def _key(entry: Mapping[str, Any]) -> int:
