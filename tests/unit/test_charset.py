@@ -1,9 +1,8 @@
 """Names in the character sets that hospitals use, both ways (PS3.3 C.12.1.1.2, PS3.5 6.1.2)."""
 
-from pathlib import Path
-
 import pydicom
 import pytest
+from names import ALL, NAMES, SELF_EXPLANATORY, element, raw_name, read
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from queries import identifier_of
@@ -18,32 +17,7 @@ from gateway.translate.profiles import PROFILES
 from gateway.translate.responses import Responder
 from gateway.translate.search import Model, Negotiated, answer, matches, plan, project
 
-FILES = Path(pydicom.__file__).parent / "data" / "charset_files"
-NAMES = {
-    "chrArab": "قباني^لنزار",
-    "chrFren": "Buc^Jérôme",
-    "chrFrenMulti": "Buc^Jérôme",
-    "chrGerm": "Äneas^Rüdiger",
-    "chrGreek": "Διονυσιος",
-    "chrH31": "Yamada^Tarou=山田^太郎=やまだ^たろう",
-    "chrH32": "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう",
-    "chrHbrw": "שרון^דבורה",
-    "chrI2": "Hong^Gildong=洪^吉洞=홍^길동",
-    "chrJapMulti": "やまだ^たろう",
-    "chrJapMultiExplicitIR6": "やまだ^たろう",
-    "chrKoreanMulti": "김희중",
-    "chrRuss": "Люкceмбypг",  # noqa: RUF001  so it is in the file
-    "chrX1": "Wang^XiaoDong=王^小東",
-    "chrX2": "Wang^XiaoDong=王^小东",
-}
-ALL = sorted(NAMES)
-# Escape sequences, UTF-8 and Latin 1 are known without (0008,0005); the peer's default is for the others.
-SELF_EXPLANATORY = ["chrFren", "chrFrenMulti", "chrGerm", "chrH31", "chrI2", "chrJapMulti", "chrKoreanMulti", "chrX1"]
 SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
-
-
-def read(name):
-    return pydicom.dcmread(FILES / f"{name}.dcm", force=True)
 
 
 def archived(name):
@@ -199,15 +173,6 @@ def test_text_with_characters_of_two_sets_switches_between_them():
     assert b"\x1b-F" in encoded
     assert b"\x1b$B" in encoded
     assert charset.decode(encoded, terms, person_name=True) == text
-
-
-def raw_name(dataset):
-    data = dataset.get_item("PatientName").value
-    return data + b" " * (len(data) % 2)
-
-
-def element(tag, vr, value):
-    return header(EXPLICIT, tag, vr, len(value)) + value
 
 
 def find_level(raw):
