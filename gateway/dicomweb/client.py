@@ -314,7 +314,7 @@ def _target(path: str, parameters: Sequence[tuple[str, str]]) -> str:
 
 def _key(entry: Mapping[str, Any]) -> int:
     """Identify an entry of a page by its UIDs; hashed, since a search may bring a million."""
-    return hash(tuple(str(entry.get(tag)) for tag in _UNIQUE))
+    return hash(tuple([str(entry[tag]) for tag in _UNIQUE if tag in entry]))
 
 
 def _parsed(content: bytes) -> Any:

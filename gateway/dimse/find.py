@@ -95,14 +95,16 @@ class _Responses:
         self._command = session.association.pdus(context, command, command=True)
         self._waiting: list[bytes] = []
         self._size = 0
+        self._enough = 0  # the first one goes at once
 
     def add(self, identifier: bytes) -> None:
         """Take the identifier of one response; raises Cancelled."""
         data = self._association.pdus(self._context, identifier, command=False)
         self._waiting.append(self._command + data)
         self._size += len(data)
-        if self._size >= _AT_A_TIME:
+        if self._size >= self._enough:
             self.flush()
+            self._enough = _AT_A_TIME
 
     def flush(self) -> None:
         """Send what is waiting; raises Cancelled."""

@@ -271,8 +271,13 @@ def fragments(body: memoryview) -> Iterator[Fragment]:
 def data_pdus(context: int, data: Buffer, max_pdu: int, *, command: bool, last: bool = True) -> Iterator[Buffer]:
     """Cut data into P-DATA PDUs of one fragment each; `max_pdu` 0 means that the peer sets no limit."""
     size = ((max_pdu or 131_072) - 6) & ~1
-    view, total = memoryview(data), len(data)
-    for start in range(0, max(total, 1), size):
+    total = len(data)
+    if total <= size:
+        yield _DATA_HEADER.pack(P_DATA, total + 6, total + 2, context, int(command) | (2 if last else 0))
+        yield data
+        return
+    view = memoryview(data)
+    for start in range(0, total, size):
         piece = view[start : start + size]
         flags = int(command) | (2 if last and start + size >= total else 0)
         yield _DATA_HEADER.pack(P_DATA, len(piece) + 6, len(piece) + 2, context, flags)

@@ -94,11 +94,12 @@ class Responder:
                 else:
                     is_ascii = False
                     value = self._encode_text(vr, text)
-                if value is None or len(value) > _LONGEST:
+                if value is None or (length := len(value)) > _LONGEST:
                     return None
-                if len(value) % 2:
+                if length % 2:
                     value += padding
-                parts += header, len(value).to_bytes(length_bytes, "little"), value
+                    length += 1
+                parts += header, length.to_bytes(length_bytes, "little"), value
         except (TypeError, ValueError, KeyError, AttributeError):
             return None  # whatever the archive put there is looked at more closely
         if not is_ascii:
