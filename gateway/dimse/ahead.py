@@ -24,6 +24,8 @@ class _End:
 class Ahead(Generic[T]):
     """Iterate over `source` while a thread reads up to `depth` items ahead of it, the one under way included.
 
+    No more than `depth` + 1 items are ever held: the next is asked for as soon as one has been used up.
+
     While it waits it calls `tick` every second and raises Cancelled as soon as the peer cancels, or the
     PeerError that ended the association. Leaving the context lets the thread go: it ends with its next item;
     `dispose` gets what was read and not used.
@@ -43,7 +45,7 @@ class Ahead(Generic[T]):
         self._tick = tick
         self._dispose = dispose
         self._items: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
-        self._room = threading.Semaphore(depth)
+        self._room = threading.Semaphore(depth + 1)
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._fetch, name="ahead", daemon=True)
 
@@ -71,19 +73,18 @@ class Ahead(Generic[T]):
                     raise item.error
                 return
             yield item
+            del item
+            self._room.release()
 
     def _next(self) -> T | _End:
         while True:
             if self._association.cancelled():
                 raise Cancelled("the peer cancelled the operation")
             try:
-                item = self._items.get_nowait()
+                return self._items.get_nowait()
             except queue.Empty:
                 if not self._association.connection.wait(_LOOK):
                     self._tick()
-            else:
-                self._room.release()
-                return item
 
     def _fetch(self) -> None:
         end = _End()
