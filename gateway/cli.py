@@ -1,6 +1,7 @@
 """The command line: thin commands over `gateway.app`."""
 
 import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -22,6 +23,10 @@ cli = typer.Typer(
 )
 cli.add_typer(queue.commands, name="queue")
 
+# Seconds that a thread may keep the others waiting for the interpreter, in this process and those forked from it: by
+# default as long as an archive needs for a page, which then is asked for a page later
+_SWITCH = 0.001
+
 
 @cli.command()
 def serve(config: ConfigFile = None) -> None:
@@ -29,6 +34,7 @@ def serve(config: ConfigFile = None) -> None:
     settings = configuration(config)
     log.set_up(settings.log.level, settings.log.format)
     stop = signals.descriptor(signal.SIGTERM, signal.SIGINT)
+    sys.setswitchinterval(_SWITCH)
     try:
         with supervised(settings) as (gateway, supervisor):
             _greet(gateway)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench import find as queries
 from bench.instances import Batch, studies_of, study_of
 from bench.load import Sink, Target, find, move, store
 from bench.memory import Memory
@@ -146,6 +147,8 @@ def main() -> None:
         print(bench.limit().row(), flush=True)
         for result in bench.results():
             print(result.row(), flush=True)
+    count = sizes.matches[-1]
+    print(f"\n{queries.table(queries.rounds(count, 2 * sizes.runs + 1), count)}")
 
 
 if __name__ == "__main__":
