@@ -14,12 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.app import connect
-from gateway.config import EMBEDDED, Archive, Config, Peer
+from gateway.app import connect, embedded, open_embedded_port
+from gateway.config import Archive, Config, Peer
 from gateway.dicomweb.client import Client
 from gateway.dimse.find import answer_terms
 from gateway.dimse.scan import Page, Row, Scan
-from gateway.embedded.server import EmbeddedArchive
 from gateway.errors import ConfigError, Fault, GatewayError, IdentifierError
 from gateway.status import Service, status_of
 from gateway.translate.attributes import INTEGERS, SINGLE_TEXT_VRS, TEXT_VRS, Attribute, known_vrs, read_tag
@@ -126,28 +125,24 @@ def _answer(out: Console, client: Client, max_scanned: int, question: Question, 
 def _client(config: Config, name: str) -> Iterator[tuple[Client, int]]:
     """Connect to an archive and give its client with `max_scanned`; the embedded one is started if it is not up."""
     with ExitStack() as stack:
-        archive = config.archives.get(name)
-        limit = archive.max_scanned if archive else config.embedded.max_scanned
-        if archive is None:
-            archive = Archive(url=_embedded(stack, config), profile="embedded")
-        yield stack.enter_context(connect(name, archive)), limit
+        archive = config.archives.get(name) or _embedded(stack, config)
+        yield stack.enter_context(connect(name, archive)), archive.max_scanned
 
 
-def _embedded(stack: ExitStack, config: Config) -> str:
-    embedded = config.embedded
-    folder = embedded.folder or config.spool.folder / "archive"
+def _embedded(stack: ExitStack, config: Config) -> Archive:
+    settings = config.embedded
+    folder = settings.folder or config.spool.folder / "archive"
     if not folder.exists():
-        raise ConfigError("explain", (Fault(f"archives.{EMBEDDED}", f"there is no archive in {folder} yet"),))
-    server = EmbeddedArchive(folder, host=embedded.host, port=embedded.port)
+        raise ConfigError("explain", (Fault("embedded", f"there is no archive in {folder} yet"),))
     try:
-        stack.enter_context(server)
-    except OSError as error:
-        if not embedded.port:
-            fault = Fault("embedded.port", f"name a port, to ask the archive of a running gateway ({error})")
-            raise ConfigError("explain", (fault,)) from error
-        host = f"[{embedded.host}]" if ":" in embedded.host else embedded.host
-        return f"http://{host}:{embedded.port}/v2"
-    return server.url
+        return stack.enter_context(embedded(config, stack.enter_context(open_embedded_port(config))))
+    except ConfigError as error:  # a running gateway has it
+        if not settings.port:
+            fault = Fault("embedded.port", "is 0: set a port, so that the archive of a running gateway can be asked")
+            raise ConfigError("explain", (fault, *error.faults)) from error
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{settings.port}/v2"
+    return Archive(url=url, profile="embedded", max_scanned=settings.max_scanned)
 
 
 def read_identifier(keys: Sequence[str], level: str) -> Dataset:

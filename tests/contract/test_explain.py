@@ -2,15 +2,16 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from gateway_process import ROOT
 from growing_archive import fill
 from rich.console import Console
 from scripted_server import Answer, scripted
-from typer.testing import CliRunner
 
-from gateway.cli import cli
 from gateway.config import parse
 from gateway.embedded.server import EmbeddedArchive
 from gateway.errors import ConfigError, IdentifierError
@@ -127,8 +128,12 @@ def test_a_key_that_is_none_is_named(key: str) -> None:
 def test_the_command_exits_with_1_when_the_query_fails(sections: dict[str, object], tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(sections))
-    runner = CliRunner()
-    good = runner.invoke(cli, ["explain", "PatientID=P7", "PatientName", "--model", Root.PATIENT, "-c", str(config)])
-    assert (good.exit_code, "Doe^7" in good.output) == (0, True)
-    assert runner.invoke(cli, ["explain", "PatientID", "--level", "x", "-c", str(config)]).exit_code == 1
-    assert runner.invoke(cli, ["explain", "PatientID", "--peer", "x", "-c", str(config)]).exit_code == 2
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "gateway.cli", "explain", *arguments, "-c", str(config)]
+        return subprocess.run(program, capture_output=True, text=True, timeout=30, check=False, cwd=ROOT)
+
+    good = command("PatientID=P7", "PatientName", "--model", Root.PATIENT)
+    assert (good.returncode, "Doe^7" in good.stdout) == (0, True), good.stderr
+    assert command("PatientID", "--level", "x").returncode == 1
+    assert command("PatientID", "--peer", "x").returncode == 2
