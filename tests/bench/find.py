@@ -82,28 +82,21 @@ def rounds(count: int, runs: int) -> dict[str, list[Timing]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         port, stock = processes.free_port(), processes.free_port()
-        near = stack.enter_context(GatewayProcess(folder / "near", peers={"BENCH": {}}, embedded={"port": port}))
-        url = f"http://127.0.0.1:{port}/v2"
-        far = stack.enter_context(
-            GatewayProcess(
-                folder / "far",
-                peers={"BENCH": {}},
-                archives={"main": {"url": url, "profile": "azure"}},
-                ae_titles={"GATEWAY": {"archive": "main"}},
-            )
+        gateway = stack.enter_context(
+            GatewayProcess(folder / "gateway", peers={"BENCH": {}}, embedded={"port": port})
         )
+        url = f"http://127.0.0.1:{port}/v2"
         (folder / "orthanc").mkdir()
         orthanc = stack.enter_context(Orthanc(folder / "orthanc"))
         command = [sys.executable, "-m", "bench.stock", str(stock), str(count)]
         ready: Callable[[], bool] = lambda: processes.answers(stock)  # noqa: E731
         environment = {"PYTHONPATH": os.pathsep.join((str(ROOT / "tests"), str(ROOT)))}
         stack.enter_context(processes.running(command, folder / "stock.log", ready, environment=environment))
-        for target in (Target(near.port, "GATEWAY"), Target(orthanc.port, orthanc.title)):
+        for target in (Target(gateway.port, "GATEWAY"), Target(orthanc.port, orthanc.title)):
             store(target, Batch(1, count, 1_024, studies=count, date=_DATE), 4)
         contenders: dict[str, Callable[[], Timing]] = {
             "the pages alone, by bare httpx": lambda: fetch(url, count),
-            "gateway, archive in another process": lambda: ask(Target(far.port, "GATEWAY"), count),
-            "gateway and archive in one process": lambda: ask(Target(near.port, "GATEWAY"), count),
+            "gateway, embedded archive": lambda: ask(Target(gateway.port, "GATEWAY"), count),
             "Orthanc, its own C-FIND": lambda: ask(Target(orthanc.port, orthanc.title), count),
             "pynetdicom as it comes, no archive": lambda: ask(Target(stock, "STOCK"), count),
         }
