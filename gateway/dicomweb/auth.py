@@ -2,25 +2,51 @@
 
 import base64
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from gateway.errors import SignInRefused
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry; anything else would show up in an error
 
 
-class Auth(Protocol):
-    """Give the Authorization header of a request; used by several threads at once."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Hold what a signature may have to cover; the body can be read more than once."""
 
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: Iterable[bytes] | None
+
+
+class Auth(ABC):
+    """Sign requests; used by several threads at once."""
+
+    @abstractmethod
+    def headers(self, request: Request) -> Mapping[str, str]:
+        """Give the headers that sign a request; raises SignInRefused when they are not to be had."""
+
+    @abstractmethod
+    def renew(self, refused: str) -> bool:
+        """Say whether the next Authorization is another one than the one that was refused."""
+
+
+class Authorization(Auth):
+    """Sign in by a header that is the same for every request."""
+
+    def headers(self, request: Request) -> Mapping[str, str]:  # noqa: ARG002 - the same for every request
+        """Give the header."""
+        return {"Authorization": self.header()}
+
+    @abstractmethod
     def header(self) -> str:
         """Give the header's value; raises SignInRefused when there is none to be had."""
 
-    def renew(self, refused: str) -> bool:
-        """Say whether the next header is another one than the one that was refused."""
 
-
-class Basic:
+class Basic(Authorization):
     """Sign in with user name and password (RFC 7617)."""
 
     def __init__(self, username: str, password: str) -> None:
@@ -36,7 +62,7 @@ class Basic:
         return self._header != refused
 
 
-class Bearer:
+class Bearer(Authorization):
     """Sign in with a token that does not change (RFC 6750)."""
 
     def __init__(self, token: str) -> None:
@@ -51,7 +77,7 @@ class Bearer:
         return self.header() != refused
 
 
-class TokenFile:
+class TokenFile(Authorization):
     """Sign in with a token from a file that something else keeps fresh; it is read again when it changes."""
 
     def __init__(self, path: Path) -> None:

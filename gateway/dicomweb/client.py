@@ -1,56 +1,48 @@
 """Ask a DICOMweb archive: STOW-RS, QIDO-RS, WADO-RS and DELETE (PS3.18 chapter 10), synchronously."""
 
 import copy
-import json
+import os
 import re
-import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
-from urllib.parse import quote, urljoin, urlsplit
 
-import httpx
+from pydicom.dataset import Dataset
 
 from gateway.dicomweb.auth import Auth
-from gateway.dicomweb.faults import archive_errors, check, fault, patiently
-from gateway.dicomweb.stow import Body, Outcome, Upload, outcomes
-from gateway.errors import AnswerUnreadable, ArchiveError, MultipartError, RequestRefused
-from gateway.translate.multipart import boundary_of, media_type, split
+from gateway.dicomweb.faults import check, fault
+from gateway.dicomweb.retrieval import Instance, Instances, Progress
+from gateway.dicomweb.stow import Body, Held, Outcome, Upload, outcomes
+from gateway.dicomweb.transport import JSON, Transport, parsed, tls
+from gateway.dicomweb.uploading import Source, Uploaded, Uploading
+from gateway.errors import AnswerUnreadable, RequestRefused
+from gateway.translate.dicom_json import to_dataset
 from gateway.translate.profiles import PROFILES, Profile
 
-__all__ = ["Client", "InstanceStream", "Outcome", "Upload"]
+__all__ = ["Client", "Held", "Instance", "Outcome", "Upload"]
 
-_JSON = "application/dicom+json"
 _UID = re.compile(r"[0-9][0-9.]{0,63}")  # a digit first: `..` would climb the path
 _RESOURCE = re.compile(
     "studies|series|instances|studies/UID/(series|instances)|studies/UID/series/UID/instances".replace(
         "UID", _UID.pattern
     )
 )
-_NOT_VISIBLE = re.compile(r"[^\x21-\x7e]")
-_SAFE = "-._~,:@!$'()*/"  # literal in a query (RFC 3986 3.4), so that plain servers understand them
 _ANSWERS = (200, 202, 400, 409)  # to STOW-RS; Orthanc's 400 too says what it stored before the part it refuses
-_SMALL = 65_536
-_MOST_REDIRECTS = 5
 _MOST_REPEATS = 50  # pages in a row without a new entry
 _UNIQUE = ("0020000D", "0020000E", "00080018")
 _AS_IT_IS = {"Accept-Encoding": "identity"}  # to compress pixels takes Orthanc 15 times as long as to send them
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceStream:
-    """Hold one retrieved instance: a Part 10 file in chunks, to be consumed before the next."""
-
-    transfer_syntax: str
-    chunks: Iterator[bytes]
-
-
 class Client:
     """Ask one archive; safe to use from several threads. Times in seconds.
 
-    Every method raises ArchiveError; a failure is never an empty result.
+    `url` is what comes before `/studies`; `profile` says what kind of archive it is (`azure`, `google`, `orthanc`,
+    `dcm4chee`, `aws`, `standard`). `ca` names a PEM file with the authorities to believe, `certificate` and `key`
+    what to prove ourselves with. Making one raises ConfigError when such a file cannot be used.
+
+    Every method raises ArchiveError when the archive does not do what was asked; a failure is never an empty result.
     """
 
     def __init__(  # noqa: PLR0913 - all by keyword, each an option of the configuration
@@ -58,28 +50,30 @@ class Client:
         url: str,
         *,
         name: str = "archive",
-        profile: Profile = PROFILES["standard"],
+        profile: Profile | str = PROFILES["standard"],
         auth: Auth | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
-        verify: bool | str | ssl.SSLContext = True,
+        ca: str | os.PathLike[str] | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
         connections: int = 8,
         connect_timeout: float = 5,
         read_timeout: float = 30,
         proxy: str | None = None,
     ) -> None:
         self.name = name
-        self.profile = profile
-        self._url = url.rstrip("/")
-        self._auth = auth
-        self._correlation: Mapping[str, str] = MappingProxyType({})
-        context = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
-        self._http = httpx.Client(
-            headers=dict(headers),
-            verify=context,
+        self.profile = PROFILES[profile] if isinstance(profile, str) else profile
+        files = (Path(file) if file is not None else None for file in (ca, certificate, key))
+        self._transport = Transport(
+            url,
+            name=name,
+            auth=auth,
+            headers=headers,
+            verify=tls(name, *files),
+            connections=connections,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
             proxy=proxy,
-            trust_env=False,
-            timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=read_timeout),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         )
 
     def __enter__(self) -> Self:
@@ -93,37 +87,98 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._transport.close()
 
     def correlated(self, request_id: str) -> "Client":
         """Give this client, on the same connections, with an X-Request-ID on every request."""
         twin = copy.copy(self)
-        twin._correlation = {"X-Request-ID": _NOT_VISIBLE.sub("_", request_id)[:64]}  # noqa: SLF001 - its own class
+        twin._transport = self._transport.correlated(request_id)  # noqa: SLF001 - its own class
         return twin
 
-    def store(self, uploads: Sequence[Upload], *, study: str = "") -> list[Outcome]:
+    # store
+
+    def upload(
+        self,
+        sources: Iterable[Source],
+        *,
+        study: str = "",
+        skip_present: bool = True,
+        progress: Progress | None = None,
+        parallel: int = 4,
+    ) -> Iterator[Uploaded]:
+        """Store files by path, Part 10 bytes or data sets, and yield what became of each when it is known.
+
+        What is no instance or is refused is told and the rest goes on; an archive that is down is asked again for
+        a while, then its ArchiveError is raised, and the same call goes on where this one ended. `study` has the
+        archive refuse instances of another one (PS3.18 10.5.1). With `skip_present` an instance whose UIDs the
+        archive has is not sent. `progress` is called with bytes sent, by up to `parallel` threads at a time.
+        """
+        uploading = Uploading(
+            self.name,
+            lambda uploads, passed: self.store(uploads, study=study, progress=passed),
+            self._listed if skip_present else None,
+            self.profile.store_batch,
+            progress,
+        )
+        return uploading.run(sources, parallel)
+
+    def store(
+        self, uploads: Sequence[Upload | Held], *, study: str = "", progress: Progress | None = None
+    ) -> list[Outcome]:
         """Store instances in one request and give one outcome for each, in order (PS3.18 10.5).
 
         The outcome is read from the answer's sequences whatever the HTTP status; an ArchiveError means that
         nothing is known of any of them. Never repeated here: the caller decides. Raises SpoolBroken when a
         file cannot be read.
         """
-        path, body = f"studies/{self._uid(study)}" if study else "studies", Body.of(uploads)
+        path = f"studies/{self._uid(study)}" if study else "studies"
+        body = Body.of(uploads, progress)
         headers = {
-            "Accept": _JSON,
+            "Accept": JSON,
             "Content-Type": body.content_type,
             "Content-Length": str(body.size),
         }
-        with closing(self._send("POST", path, headers, body)) as response:
+        with closing(self._transport.send("POST", path, headers, body)) as response:
             status = response.status_code
             if status not in _ANSWERS:
                 raise fault(self.name, status, response.headers.get("Retry-After", ""))
-            content = self._read(response)
+            content = self._transport.read(response)
         try:
-            return outcomes(uploads, _parsed(content))
+            return outcomes(uploads, parsed(content))
         except ValueError as error:
             kind = RequestRefused if status >= 400 else AnswerUnreadable
             raise kind(self.name, f"HTTP {status} without a STOW answer", http_status=status) from error
+
+    # search
+
+    def studies(self, *, fields: Iterable[str] = (), **matches: str) -> Iterator[Dataset]:
+        """Search studies and yield each once, as a data set in ISO_IR 192.
+
+        `matches` are keywords and values, as in `PatientID="ID1"` or `StudyDate="20240101-20240131"`, matched as
+        the archive matches; `fields` are keywords to have besides what it returns on its own.
+        """
+        return self._found("studies", fields, matches)
+
+    def series(self, study: str = "", *, fields: Iterable[str] = (), **matches: str) -> Iterator[Dataset]:
+        """Search series, all or those of a study, as `studies` does."""
+        return self._found(f"{self._path(study, '', '')}/series" if study else "series", fields, matches)
+
+    def instances(
+        self, study: str = "", series: str = "", *, fields: Iterable[str] = (), **matches: str
+    ) -> Iterator[Dataset]:
+        """Search instances, all or those of a study or series, as `studies` does."""
+        below = f"{self._path(study, series, '')}/" if study or series else ""
+        return self._found(f"{below}instances", fields, matches)
+
+    def matches(self, resource: str, parameters: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+        """Yield every match of a search once, in the DICOM JSON model (PS3.18 F)."""
+        seen = set[int]()
+        for page in self.search(resource, parameters):
+            for entry in page:
+                key = _key(entry)
+                if key not in seen:
+                    seen.add(key)
+                    yield entry
 
     def search(self, resource: str, parameters: Iterable[tuple[str, str]]) -> Iterator[list[dict[str, Any]]]:
         """Yield page after page of a search until the archive has no more (PS3.18 10.6).
@@ -142,7 +197,7 @@ class Client:
         longest = stale = ending = 0
         while ending < 2:
             paging = [("limit", str(limit)), ("offset", str(offset))] if limit else []
-            page = self._json(resource, [*given, *paging])
+            page = self._transport.json(resource, [*given, *paging])
             keys = {_key(entry) for entry in page}
             stale = stale + 1 if keys <= seen else 0
             ending = ending + 1 if stale and (len(page) < longest or keys == seen) else 0
@@ -159,140 +214,56 @@ class Client:
     def address(self, resource: str, parameters: Sequence[tuple[str, str]]) -> str:
         """Give the URL of the first page of a search, for those who want to ask it themselves."""
         limit = [("limit", str(self.profile.max_limit))] if self.profile.max_limit else []
-        return f"{self._url}/{_target(resource, [*parameters, *limit])}"
+        return self._transport.address(resource, [*parameters, *limit])
 
-    def metadata(self, study: str, series: str = "", instance: str = "") -> list[dict[str, Any]]:
-        """Retrieve the metadata of a study, series or instance (PS3.18 10.4.1.1.2)."""
-        page = self._json(self._path(study, series, instance) + "/metadata", [])
-        if not page:
-            raise AnswerUnreadable(self.name, "metadata without content")
-        return page
+    # retrieve
 
-    @contextmanager
-    def retrieve(
-        self, study: str, series: str = "", instance: str = "", *, transfer_syntax: str = "*"
-    ) -> Iterator[Iterator[InstanceStream]]:
+    def retrieve(self, study: str, series: str = "", instance: str = "", *, transfer_syntax: str = "*") -> Instances:
         """Stream the instances of a study, series or one instance; `*` asks for them as they are stored.
 
-        The iteration raises AnswerUnreadable when the answer is cut, however much came before.
+        Iterate over what comes; each is to be used before the next. In a with block what is left is given up.
         """
         accept = f'multipart/related; type="application/dicom"; transfer-syntax={transfer_syntax}'
         path, headers = self._path(study, series, instance), {"Accept": accept, **_AS_IT_IS}
-        with closing(patiently(lambda: self._checked(path, headers))) as response:
-            yield self._instances(response)
+        return Instances(self._transport, lambda: self._transport.get(path, headers))
 
-    def frames(self, study: str, series: str, instance: str, frames: Sequence[int]) -> list[bytes]:
+    def frames(self, study: str, series: str, instance: str, frames: Iterable[int]) -> list[bytes]:
         """Retrieve frames by their numbers, from 1, as they are stored (PS3.18 10.4.1.1.4)."""
         numbers = ",".join(str(number) for number in frames)
         accept = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
         path = f"{self._path(study, series, self._uid(instance))}/frames/{numbers}"
         headers = {"Accept": accept, **_AS_IT_IS}
-        with closing(patiently(lambda: self._checked(path, headers))) as response:
-            return [b"".join(stream.chunks) for stream in self._instances(response)]
+        with Instances(self._transport, lambda: self._transport.get(path, headers)) as parts:
+            return [part.read() for part in parts]
+
+    def attributes(self, study: str, series: str = "", instance: str = "") -> list[Dataset]:
+        """Retrieve the metadata of a study, series or instance as data sets in ISO_IR 192, without bulk data."""
+        return [to_dataset(model)[0] for model in self.metadata(study, series, instance)]
+
+    def metadata(self, study: str, series: str = "", instance: str = "") -> list[dict[str, Any]]:
+        """Retrieve the metadata of a study, series or instance in the DICOM JSON model (PS3.18 10.4.1.1.2)."""
+        page = self._transport.json(self._path(study, series, instance) + "/metadata", [])
+        if not page:
+            raise AnswerUnreadable(self.name, "metadata without content")
+        return page
+
+    # delete
 
     def delete(self, study: str, series: str = "", instance: str = "") -> None:
         """Delete a study, series or instance; raises NotFound when it is not there."""
-        with closing(self._send("DELETE", self._path(study, series, instance), {})) as response:
+        with closing(self._transport.send("DELETE", self._path(study, series, instance), {})) as response:
             check(self.name, response)
-            self._read(response)
+            self._transport.read(response)
 
-    def _instances(self, response: httpx.Response) -> Iterator[InstanceStream]:
-        content_type = response.headers.get("Content-Type", "")
-        kind, parameters = media_type(content_type)
-        with self._readable():
-            if kind in ("application/dicom", "application/octet-stream"):
-                yield InstanceStream(parameters.get("transfer-syntax", ""), self._chunks(response.iter_bytes()))
-                return
-            for part in split(response.iter_bytes(), boundary_of(content_type)):
-                _, of_part = media_type(part.headers.get("content-type", ""))
-                yield InstanceStream(of_part.get("transfer-syntax", ""), self._chunks(part.body))
+    def _listed(self, study: str, series: str) -> Iterator[str]:
+        """Give the SOP Instance UIDs of a series."""
+        for found in self.instances(study, series):
+            yield str(found.get("SOPInstanceUID", ""))
 
-    def _chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        # its errors arise where it is consumed, outside `_instances`
-        with self._readable():
-            yield from chunks
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        with archive_errors(self.name):
-            try:
-                yield
-            except MultipartError as error:
-                raise AnswerUnreadable(self.name, str(error)) from error
-
-    def _json(self, path: str, parameters: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        target = _target(path, parameters)
-        content = patiently(lambda: self._content(target))
-        if content is None:
-            return []
-        try:
-            page = _parsed(content)
-        except ValueError as error:
-            raise AnswerUnreadable(self.name, "the answer is not JSON") from error
-        if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
-            raise AnswerUnreadable(self.name, "the answer is not a list of DICOM JSON objects")
-        return page
-
-    def _content(self, path: str) -> bytes | None:
-        """Get a JSON body, None for 204."""
-        with closing(self._checked(path, {"Accept": _JSON})) as response:
-            return None if response.status_code == 204 else self._read(response)
-
-    def _checked(self, path: str, headers: Mapping[str, str]) -> httpx.Response:
-        """Send a GET and give its answer if it is a success; the body is still to come."""
-        response = self._send("GET", path, headers)
-        try:
-            check(self.name, response)
-        except ArchiveError:
-            response.close()
-            raise
-        return response
-
-    def _send(
-        self, method: str, path: str, headers: Mapping[str, str], body: Iterable[bytes] | None = None
-    ) -> httpx.Response:
-        """Send a request, once more after a 401 if the sign-in can be renewed, and along same-origin redirects."""
-        url, renewed = f"{self._url}/{path}", False
-        for _ in range(_MOST_REDIRECTS):
-            sign_in = self._auth.header() if self._auth else ""
-            signed = {"Authorization": sign_in} if sign_in else {}
-            response = self._exchange(method, url, {**headers, **signed, **self._correlation}, body)
-            if response.status_code == 401 and self._auth and not renewed:
-                response.close()
-                if not self._auth.renew(sign_in):
-                    return response
-                renewed = True
-            elif response.status_code in (307, 308):
-                response.close()
-                url = self._redirected(url, response.headers.get("Location", ""))
-            else:
-                return response
-        raise AnswerUnreadable(self.name, "too many redirects")
-
-    def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: Iterable[bytes] | None
-    ) -> httpx.Response:
-        with archive_errors(self.name):
-            # an iterator of its own for each attempt: a repeated body is never an empty one
-            content = iter(body) if body is not None else None
-            request = self._http.build_request(method, url, headers=headers, content=content)
-            response = self._http.send(request, stream=True)
-            length = response.headers.get("Content-Length", "")
-            if response.status_code == 204 or (
-                response.status_code >= 300 and length.isdecimal() and int(length) <= _SMALL
-            ):
-                response.read()  # a connection is kept only when its answer has been read to the end
-        return response
-
-    def _read(self, response: httpx.Response) -> bytes:
-        with archive_errors(self.name):
-            return response.read()
-
-    def _redirected(self, url: str, location: str) -> str:
-        target = urljoin(url, location)
-        if urlsplit(target)[:2] != urlsplit(url)[:2]:
-            raise AnswerUnreadable(self.name, "a redirect leads to another server; set its URL in archives")
-        return target
+    def _found(self, resource: str, fields: Iterable[str], matches: Mapping[str, str]) -> Iterator[Dataset]:
+        included = ",".join(fields)
+        parameters = [*matches.items(), *([("includefield", included)] if included else [])]
+        return (to_dataset(entry)[0] for entry in self.matches(resource, parameters))
 
     def _path(self, study: str, series: str, instance: str) -> str:
         path = f"studies/{self._uid(study)}"
@@ -307,19 +278,6 @@ class Client:
         return uid
 
 
-def _target(path: str, parameters: Sequence[tuple[str, str]]) -> str:
-    query = "&".join(f"{quote(key, safe=_SAFE)}={quote(value, safe=_SAFE)}" for key, value in parameters)
-    return f"{path}?{query}" if query else path
-
-
 def _key(entry: Mapping[str, Any]) -> int:
     """Identify an entry of a page by its UIDs; hashed, since a search may bring a million."""
     return hash(tuple([str(entry[tag]) for tag in _UNIQUE if tag in entry]))
-
-
-def _parsed(content: bytes) -> Any:
-    """Read JSON; raises ValueError for all that is wrong with it."""
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error

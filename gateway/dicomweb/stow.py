@@ -2,7 +2,7 @@
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,28 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Hold a Part 10 file to store that is in memory, with the UIDs of what it holds."""
+
+    content: bytes
+    sop_class: str
+    sop_instance: str
+    study: str
+    series: str
+
+    @property
+    def size(self) -> int:
+        """Give the length in bytes."""
+        return len(self.content)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Give the file from its start, each time anew."""
+        view = memoryview(self.content)
+        for start in range(0, len(view), _PIECE):
+            yield bytes(view[start : start + _PIECE])
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Hold what became of one instance: Warning Reason when stored, Failure Reason when not.
 
@@ -62,13 +84,14 @@ class Outcome:
 class Body:
     """Hold a multipart body that can be sent more than once; the boundary is random."""
 
-    uploads: Sequence[Upload]
+    uploads: Sequence[Upload | Held]
     boundary: str
+    progress: Callable[[int], None] | None = None
 
     @classmethod
-    def of(cls, uploads: Sequence[Upload]) -> "Body":
-        """Make the body for some uploads."""
-        return cls(uploads, secrets.token_hex(16))
+    def of(cls, uploads: Sequence[Upload | Held], progress: Callable[[int], None] | None = None) -> "Body":
+        """Make the body for some uploads; `progress` hears of the bytes of the files as they leave."""
+        return cls(uploads, secrets.token_hex(16), progress)
 
     @property
     def content_type(self) -> str:
@@ -84,7 +107,10 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         for upload in self.uploads:
             yield self._head
-            yield from upload.chunks()
+            for chunk in upload.chunks():
+                yield chunk
+                if self.progress is not None:
+                    self.progress(len(chunk))
             yield b"\r\n"
         yield self._tail
 
@@ -98,7 +124,7 @@ class Body:
         return f"--{self.boundary}--\r\n".encode()
 
 
-def outcomes(uploads: Sequence[Upload], answer: Any) -> list[Outcome]:
+def outcomes(uploads: Sequence[Upload | Held], answer: Any) -> list[Outcome]:
     """Read a STOW-RS answer (PS3.18 Annex I.2); raises ValueError when it tells of none of the instances.
 
     Failed items without UIDs go, in their order, to the instances that are named nowhere.
