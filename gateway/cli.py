@@ -14,6 +14,7 @@ from gateway.config import load
 from gateway.console import DEFAULT, OUT, ConfigFile, configuration, fail
 from gateway.errors import ConfigError
 from gateway.supervisor import supervised
+from gateway.web.commands import web
 
 cli = typer.Typer(
     help="A DICOM gateway: DIMSE on the hospital's side, DICOMweb on the archive's.",
@@ -22,6 +23,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.add_typer(queue.commands, name="queue")
+cli.add_typer(web, name="web")
 
 # Seconds that a thread may keep the others waiting for the interpreter, in this process and those forked from it: by
 # default as long as an archive needs for a page, which then is asked for a page later

@@ -35,16 +35,20 @@ class Script:
 
 
 @contextmanager
-def scripted(*answers: Answer) -> Iterator[Script]:
+def scripted(*answers: Answer, keep: int = 1 << 62) -> Iterator[Script]:
+    """Answer from a script, the last answer for ever; of each body `keep` bytes are remembered."""
     script = Script(list(answers))
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            left, body = int(self.headers.get("Content-Length", 0)), bytearray()
+            while left and (piece := self.rfile.read(min(left, 1 << 20))):
+                left -= len(piece)
+                body += piece[: max(0, keep - len(body))]
             headers = {name.lower(): value for name, value in self.headers.items()}
-            script.requests.append(Request(self.command, self.path, headers, body, self.client_address[1]))
+            script.requests.append(Request(self.command, self.path, headers, bytes(body), self.client_address[1]))
             answer = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
             script.over.wait(answer.wait)
             if answer.drop:

@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
@@ -105,7 +105,7 @@ class Client:
         skip_present: bool = True,
         progress: Progress | None = None,
         parallel: int = 4,
-    ) -> Iterator[Uploaded]:
+    ) -> Generator[Uploaded]:
         """Store files by path, Part 10 bytes or data sets, and yield what became of each when it is known.
 
         What is no instance or is refused is told and the rest goes on; an archive that is down is asked again for

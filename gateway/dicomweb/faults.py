@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TypeVar
 
 import httpx
@@ -29,6 +30,7 @@ _REFUSALS: Mapping[int, type[ArchiveError]] = {
     410: NotFound,
     413: TooLarge,
 }
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _LONGEST_WAIT = 3600.0
 _PAUSES = (0.25, 1.0)
 _PATIENCE = 3.0
@@ -88,7 +90,7 @@ def check(archive: str, response: httpx.Response) -> None:
 
 def fault(archive: str, status: int, retry_after: str = "") -> ArchiveError:
     """Make the error for an HTTP status that is not a success (RFC 9110 15)."""
-    problem = f"HTTP {status}"
+    problem = f"HTTP {status} {_PHRASES.get(status, '')}".rstrip()
     if status in _BUSY:
         return ArchiveBusy(archive, problem, http_status=status, retry_after=_seconds(retry_after))
     if status >= 500:

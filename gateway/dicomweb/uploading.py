@@ -5,7 +5,7 @@ import os
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
@@ -105,7 +105,7 @@ class Uploading:
         self._known: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
         self._stop = threading.Event()
 
-    def run(self, sources: Iterable[Source], parallel: int) -> Iterator[Uploaded]:
+    def run(self, sources: Iterable[Source], parallel: int) -> Generator[Uploaded]:
         """Yield what became of each source as soon as it is known."""
         pool = ThreadPoolExecutor(parallel, thread_name_prefix="upload")
         running: set[Future[list[Uploaded]]] = set()

@@ -24,6 +24,17 @@ from pydicom.uid import (
 from gateway.translate.encoding import EXPLICIT, ITEM, PIXEL_DATA, UNDEFINED, header
 from gateway.translate.part10 import file_header
 
+_SHAPE_ROOT = "1.2.826.0.1.3680043.8.498."
+_SHAPE_ROWS, _SHAPE_COLUMNS = 979, 985
+_CIRCLE_SERIES = "77033797676425927098669402985243398207"
+_OTHER_SERIES = "45787841905473114233124723359129632652"
+# name -> series, its number, the instance's number and UID, colour
+_SHAPES = {
+    "blue-circle": (_CIRCLE_SERIES, 2, 1, "13273713909719068980354078852867170114", (30, 60, 220)),
+    "red-triangle": (_OTHER_SERIES, 1, 1, "47359123102728459884412887463296905395", (220, 40, 30)),
+    "green-square": (_OTHER_SERIES, 1, 2, "12714725698140337137334606354172323212", (20, 150, 60)),
+}
+
 Value = str | int | Sequence[str] | Sequence[Mapping[str, "Value"]]
 Attributes = Mapping[str, Value]  # keyword -> value
 
@@ -169,6 +180,54 @@ def colour(
     return _write(folder, image, RLELossless, "OB", UNDEFINED, (encapsulated,))
 
 
+def shapes(folder: Path) -> list[Generated]:
+    """Write the three images of the tutorial: one study, two series, the UIDs of the well-known sample files."""
+    return [shape(folder / f"{name}.dcm", name) for name in _SHAPES]
+
+
+def shape(path: Path, name: str) -> Generated:
+    """Write the `blue-circle`, `red-triangle` or `green-square`, 979 x 985 RGB."""
+    series, number, instance, sop, rgb = _SHAPES[name]
+    y, x = np.mgrid[-1 : 1 : _SHAPE_ROWS * 1j, -1 : 1 : _SHAPE_COLUMNS * 1j]
+    inside = {
+        "blue-circle": x**2 + y**2 < 0.5,
+        "red-triangle": (y < 0.7) & (y > 2.4 * abs(x) - 0.8),
+        "green-square": np.maximum(abs(x), abs(y)) < 0.6,
+    }[name]
+    pixels = np.where(inside[..., None], np.array(rgb), np.array((255, 255, 255))).astype(np.uint8)
+    image = {
+        **_pixel_module(_SHAPE_ROWS, _SHAPE_COLUMNS, bits=8),
+        "SpecificCharacterSet": "ISO_IR 192",
+        "ImageType": ["DERIVED", "SECONDARY", "OTHER"],
+        "SOPClassUID": SecondaryCaptureImageStorage,
+        "SOPInstanceUID": f"{_SHAPE_ROOT}{sop}",
+        "StudyDate": "20200922",
+        "StudyTime": "120000",
+        "AccessionNumber": "",
+        "Modality": "OT",
+        "ConversionType": "SYN",
+        "ReferringPhysicianName": "Doctor Doc",
+        "PatientName": "Anony Mous",
+        "PatientID": "ID1",
+        "PatientBirthDate": "",
+        "PatientSex": "F",
+        "PatientAge": "024Y",
+        "StudyInstanceUID": f"{_SHAPE_ROOT}13230779778012324449356534479549187420",
+        "SeriesInstanceUID": f"{_SHAPE_ROOT}{series}",
+        "StudyID": "1",
+        "SeriesNumber": str(number),
+        "InstanceNumber": str(instance),
+        "PatientOrientation": "",
+        "ImageComments": f"Fake DICOM - {name.replace('-', ' ').title()}",
+        "SamplesPerPixel": 3,
+        "PhotometricInterpretation": "RGB",
+        "PlanarConfiguration": 0,
+        "PixelSpacing": ["1", "1"],
+    }
+    padded = pixels.tobytes() + bytes(pixels.size % 2)
+    return _write(path.parent, image, ExplicitVRLittleEndian, "OB", len(padded), (padded,), path.name)
+
+
 def _study(seed: str) -> dict[str, Value]:
     return {
         "SpecificCharacterSet": "ISO_IR 192",
@@ -233,9 +292,11 @@ def _phantom(rows: int, columns: int) -> NDArray[np.int16]:
     return phantom
 
 
-def _write(folder: Path, image: Attributes, syntax: str, vr: str, length: int, pixels: Iterable[bytes]) -> Generated:
+def _write(
+    folder: Path, image: Attributes, syntax: str, vr: str, length: int, pixels: Iterable[bytes], name: str = ""
+) -> Generated:
     generated = Generated(
-        path=folder / f"{image['SOPInstanceUID']}.dcm",
+        path=folder / (name or f"{image['SOPInstanceUID']}.dcm"),
         study=str(image["StudyInstanceUID"]),
         series=str(image["SeriesInstanceUID"]),
         sop_class=str(image["SOPClassUID"]),

@@ -1,0 +1,1 @@
+"""The commands `dicom-gateway web ...`: the operations of DICOMweb from the shell."""
