@@ -35,7 +35,7 @@ Url = Annotated[
 ]
 ProfileName = Annotated[
     str,
-    typer.Option(help="With --url: standard, azure, google, orthanc, dcm4chee or aws.", envvar="DICOMWEB_PROFILE"),
+    typer.Option(help="With --url: standard, azure, google, orthanc, dcm4chee, aws or embedded.", envvar="DICOMWEB_PROFILE"),
 ]
 TokenFile = Annotated[
     Path | None,
@@ -106,4 +106,4 @@ def _by_name(settings: Config, name: str) -> Archive:
         problem = "is 0, so nobody knows where the embedded archive listens: set it, or use --url"
         raise ConfigError("the configuration", (Fault("embedded.port", problem),))
     host = f"[{embedded.host}]" if ":" in embedded.host else embedded.host
-    return Archive(url=f"http://{host}:{embedded.port}/v2", profile="azure")
+    return Archive(url=f"http://{host}:{embedded.port}/v2", profile="embedded")
