@@ -13,10 +13,10 @@ from pathlib import Path
 import structlog
 
 from gateway.commitment import Judge, Register
-from gateway.config import EMBEDDED, Archive, Auth, BasicAuth, BearerAuth, CalledTitle, Config
+from gateway.config import EMBEDDED, Archive, CalledTitle, Config
 from gateway.delivery import Delivery, RetryPolicy, Settings, Uploader
-from gateway.dicomweb import auth
 from gateway.dicomweb.client import Client
+from gateway.dicomweb.sign_in import sign_in
 from gateway.dimse.census import Census
 from gateway.dimse.reporter import Reporter
 from gateway.dimse.scp import Scp, bind
@@ -173,9 +173,11 @@ def connect(name: str, archive: Archive, *, connections: int | None = None) -> C
         archive.url,
         name=name,
         profile=PROFILES[archive.profile],
-        auth=_sign_in(archive.auth),
+        auth=sign_in(name, archive),
         headers={key: value.get_secret_value() for key, value in archive.headers.items()},
         ca=archive.ca,
+        certificate=archive.certificate,
+        key=archive.key,
         connections=connections or archive.connections,
         connect_timeout=archive.connect_timeout,
         read_timeout=archive.read_timeout,
@@ -224,24 +226,3 @@ def _warn_of_orphans(outbox: Outbox, archives: Archives) -> None:
 
 def _census_file(config: Config) -> Path:
     return config.spool.folder / "associations"
-
-
-def _sign_in(how: Auth) -> "auth.Auth | None":
-    if isinstance(how, BasicAuth):
-        password = how.password.get_secret_value() if how.password else _secret(how.password_file)
-        return auth.Basic(how.username, password)
-    if isinstance(how, BearerAuth):
-        if how.token is not None:
-            return auth.Bearer(how.token.get_secret_value())
-        if how.token_file is not None:
-            return auth.TokenFile(how.token_file)
-    return None
-
-
-def _secret(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(str(path), (Fault("password_file", f"cannot be read: {error.strerror}"),)) from error

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.credentials import Auth, NoAuth
 from gateway.errors import ConfigError, Fault
 
 EMBEDDED = "embedded"
@@ -105,44 +106,6 @@ class Listen(_Model):
     tls: ServerTls | None = None
 
 
-class NoAuth(_Model):
-    """Sign in with nothing."""
-
-    kind: Literal["none"] = "none"
-
-
-class BasicAuth(_Model):
-    """Sign in with a user name and a password."""
-
-    kind: Literal["basic"]
-    username: str
-    password: SecretStr | None = None
-    password_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_password(self) -> "BasicAuth":
-        if (self.password is None) == (self.password_file is None):
-            raise ValueError("give either password_file or password: ${ENVIRONMENT_VARIABLE}")
-        return self
-
-
-class BearerAuth(_Model):
-    """Sign in with a bearer token, best from a file that something else keeps fresh."""
-
-    kind: Literal["bearer"]
-    token: SecretStr | None = None
-    token_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_token(self) -> "BearerAuth":
-        if (self.token is None) == (self.token_file is None):
-            raise ValueError("give either token_file or token: ${ENVIRONMENT_VARIABLE}")
-        return self
-
-
-Auth = Annotated[NoAuth | BasicAuth | BearerAuth, Field(discriminator="kind")]
-
-
 class DeliveryPace(_Model):
     """Say how the outbox is delivered: requests at once, and how long to wait after a failure, in seconds.
 
@@ -170,6 +133,8 @@ class Archive(_Storing):
     auth: Auth = NoAuth(kind="none")
     headers: dict[str, SecretStr] = {}
     ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
     proxy: str | None = None
     connections: Annotated[int, Field(ge=1, le=64)] = 8
     connect_timeout: Seconds = 5

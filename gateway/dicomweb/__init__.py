@@ -12,12 +12,15 @@ with Client("https://archive.example.org/dicom-web") as archive:
 
 from gateway.dicomweb.auth import Auth, Basic, Bearer, TokenFile
 from gateway.dicomweb.client import Client
+from gateway.dicomweb.clouds import Aws, azure, google
 from gateway.dicomweb.retrieval import Instance, Instances
 from gateway.dicomweb.stow import Held, Outcome, Upload
+from gateway.dicomweb.tokens import Refreshing, Token, client_credentials
 from gateway.dicomweb.uploading import Source, State, Uploaded
 
 __all__ = [
     "Auth",
+    "Aws",
     "Basic",
     "Bearer",
     "Client",
@@ -25,9 +28,14 @@ __all__ = [
     "Instance",
     "Instances",
     "Outcome",
+    "Refreshing",
     "Source",
     "State",
+    "Token",
     "TokenFile",
     "Upload",
     "Uploaded",
+    "azure",
+    "client_credentials",
+    "google",
 ]

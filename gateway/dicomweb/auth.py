@@ -70,7 +70,7 @@ class Bearer(Authorization):
 
     def header(self) -> str:
         """Give the header's value; raises SignInRefused when the token cannot be one."""
-        return _bearer(self._token, "the configured token")
+        return bearer(self._token, "the configured token")
 
     def renew(self, refused: str) -> bool:
         """Say that there is no other token."""
@@ -92,7 +92,7 @@ class TokenFile(Authorization):
                 self._read = (changed, self._path.read_text(encoding="latin-1").strip())
         except OSError as error:
             raise SignInRefused("sign-in", f"token file {self._path}: {error.strerror}") from error
-        return _bearer(self._read[1], f"token file {self._path}")
+        return bearer(self._read[1], f"token file {self._path}")
 
     def renew(self, refused: str) -> bool:
         """Have the file read again, whatever its time says; say whether its token is another one."""
@@ -100,7 +100,8 @@ class TokenFile(Authorization):
         return self.header() != refused
 
 
-def _bearer(token: str, source: str) -> str:
+def bearer(token: str, source: str) -> str:
+    """Give the header's value for a token; raises SignInRefused when it cannot be one."""
     if not _TOKEN.fullmatch(token):
         raise SignInRefused("sign-in", f"{source} is empty or has characters that no token has")
     return f"Bearer {token}"

@@ -35,7 +35,9 @@ Url = Annotated[
 ]
 ProfileName = Annotated[
     str,
-    typer.Option(help="With --url: standard, azure, google, orthanc, dcm4chee, aws or embedded.", envvar="DICOMWEB_PROFILE"),
+    typer.Option(
+        help="With --url: standard, azure, google, orthanc, dcm4chee, aws or embedded.", envvar="DICOMWEB_PROFILE"
+    ),
 ]
 TokenFile = Annotated[
     Path | None,

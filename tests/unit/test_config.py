@@ -63,7 +63,7 @@ def test_the_plain_example_of_an_entry_states_all_its_options_at_their_default(k
 
 
 def test_the_examples_of_the_shipped_file_are_a_configuration_without_faults(monkeypatch):
-    for name in ("DCM4CHEE_PASSWORD", "DICOMWEB_TOKEN", "API_KEY"):
+    for name in ("DCM4CHEE_PASSWORD", "DICOMWEB_TOKEN", "API_KEY", "AZURE_CLIENT_SECRET"):
         monkeypatch.setenv(name, SECRET)
     config = parse(examples(), "config.yaml")
     assert config.archives["proxied"].headers["X-Api-Key"].get_secret_value() == SECRET
@@ -272,6 +272,14 @@ def test_variables_that_are_not_set_are_faults_beside_all_others(monkeypatch):
 WITH_SECRETS = [
     {"kind": "basic", "username": "u", "password": "${GATEWAY_TEST_SECRET}"},
     {"kind": "bearer", "token": "${GATEWAY_TEST_SECRET}"},
+    {"kind": "oauth2", "token_url": "https://t", "client_id": "c", "client_secret": "${GATEWAY_TEST_SECRET}"},
+    {
+        "kind": "azure",
+        "credential": "client_secret",
+        "tenant_id": "t",
+        "client_id": "c",
+        "client_secret": "${GATEWAY_TEST_SECRET}",
+    },
 ]
 
 
