@@ -84,7 +84,7 @@ class Orthanc:
 
     def _ready(self) -> bool:
         try:
-            return self._client.get("/dicom-web/studies?limit=1").status_code == 200
+            return self._client.get("/dicom-web/studies?limit=1").status_code in (200, 401)
         except httpx.TransportError:
             return False
 
