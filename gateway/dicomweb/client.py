@@ -69,7 +69,7 @@ class Client:
             name=name,
             auth=auth,
             headers=headers,
-            verify=tls(name, *files),
+            verify=tls(url, name, *files),
             connections=connections,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,7 @@ from gateway.errors import DataSetError
 from gateway.translate.multipart import boundary_of, media_type, split
 from gateway.translate.part10 import read_file_meta
 
+_LONGEST_META = 4096
 _FILE_NAME = re.compile(r"[0-9][0-9.]{0,63}")
 
 Progress = Callable[[int], None]
@@ -52,17 +54,17 @@ class Instance:
 
         The file appears when it is complete, in place of an older one. Raises OSError when it cannot be written.
         """
-        target = Path(path)
-        folder = target if target.is_dir() else target.parent
-        partial = folder / f".{secrets.token_hex(8)}.part"
+        target, chunks = Path(path), self.chunks
+        if target.is_dir():
+            head, chunks = _begun(chunks)
+            target /= f"{_name(head)}.dcm"
+        partial = target.with_name(f".{secrets.token_hex(8)}.part")
         try:
-            with partial.open("xb") as file:
-                for chunk in self.chunks:
+            with partial.open("xb", buffering=0) as file:
+                for chunk in chunks:
                     file.write(chunk)
                     if progress is not None:
                         progress(len(chunk))
-            if target.is_dir():
-                target = folder / f"{_name(partial)}.dcm"
             return partial.replace(target)
         except BaseException:
             with suppress(OSError):
@@ -114,10 +116,13 @@ class Instances:
             content_type = response.headers.get("Content-Type", "")
             kind, parameters = media_type(content_type)
             with self._transport.readable():
+                # as it comes off the network where nothing has to be undone: a quarter of the time less
+                coded = "Content-Encoding" in response.headers
+                body = response.iter_bytes() if coded else response.iter_raw()
                 if kind in ("application/dicom", "application/octet-stream"):
-                    yield Instance(parameters.get("transfer-syntax", ""), self._chunks(response.iter_bytes(), 1))
+                    yield Instance(parameters.get("transfer-syntax", ""), self._chunks(body, 1))
                     return
-                for number, part in enumerate(split(response.iter_bytes(), boundary_of(content_type)), 1):
+                for number, part in enumerate(split(body, boundary_of(content_type)), 1):
                     _, of_part = media_type(part.headers.get("content-type", ""))
                     yield Instance(of_part.get("transfer-syntax", ""), self._chunks(part.body, number))
         finally:
@@ -136,9 +141,18 @@ class Instances:
             raise ValueError("an instance is to be used before the next is taken")
 
 
-def _name(path: Path) -> str:
-    with path.open("rb") as file:
-        uid = read_file_meta(file).sop_instance
+def _begun(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """Look at the beginning of a file, long enough for its File Meta, and give it back with the whole."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= _LONGEST_META:
+            break
+    return head, chain((head,), chunks)
+
+
+def _name(head: bytes) -> str:
+    uid = read_file_meta(BytesIO(head)).sop_instance
     if not _FILE_NAME.fullmatch(uid):
         raise DataSetError("the retrieved instance has no SOP Instance UID to name its file by")
     return uid

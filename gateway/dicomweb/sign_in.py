@@ -30,7 +30,7 @@ def sign_in(name: str, archive: Archive) -> Auth | None:
                 scope=how.scope,
                 audience=how.audience,
                 in_body=how.client_authentication == "post",
-                verify=tls(name, archive.ca, archive.certificate, archive.key),
+                verify=tls(how.token_url, name, archive.ca, archive.certificate, archive.key),
                 proxy=archive.proxy,
             )
         )

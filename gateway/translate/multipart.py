@@ -107,10 +107,9 @@ class _Reader:
         return headers
 
     def body(self) -> Iterator[bytes]:
-        """Yield the bytes up to the next boundary, and go behind it."""
-        keep = len(self._delimiter) - 1
+        """Yield the bytes up to the next boundary, and go behind it; a chunk without one is passed on uncopied."""
         while (found := self._buffer.find(self._delimiter)) < 0:
-            whole = len(self._buffer) - keep
+            whole = len(self._buffer) - self._begun()
             if whole > 0:
                 yield self._buffer[:whole]
                 self._buffer = self._buffer[whole:]
@@ -118,6 +117,14 @@ class _Reader:
         if found:
             yield self._buffer[:found]
         self._buffer = self._buffer[found + len(self._delimiter) :]
+
+    def _begun(self) -> int:
+        """Give the length of what may be the beginning of a delimiter at the end of the buffer."""
+        tail = self._buffer[-len(self._delimiter) + 1 :]
+        at = tail.find(b"\r")
+        while at >= 0 and not self._delimiter.startswith(tail[at:]):
+            at = tail.find(b"\r", at + 1)
+        return len(tail) - at if at >= 0 else 0
 
     def _line(self, end: bytes) -> bytes:
         """Take what comes before `end`, and go behind it."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from bench import find as queries
+from bench import web
 from bench.instances import Batch, studies_of, study_of
 from bench.load import Sink, Target, find, move, store
 from bench.memory import Memory
@@ -133,7 +134,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small counts, to see that it works")
-    sizes = _QUICK if parser.parse_args().quick else _FULL
+    parser.add_argument("--web", action="store_true", help="the DICOMweb client against curl, instead")
+    options = parser.parse_args()
+    if options.web:
+        web.table(quick=options.quick)
+        return
+    sizes = _QUICK if options.quick else _FULL
     print(f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()};", end=" ")
     print(f"median of {sizes.runs} runs (slowest to fastest); MB are 10^6 bytes.\n")
     print("| workload | instances or matches/s | MB/s | seconds | peak memory MB |")

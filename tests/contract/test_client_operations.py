@@ -199,6 +199,13 @@ def test_an_instance_that_is_used_too_late_is_an_error_and_not_an_empty_one(arch
             list(first.chunks)
 
 
+def test_large_pieces_are_read_at_once(archive):
+    (told,) = archive.upload([image([bytes(9)], Rows=3000, Columns=3000, PixelData=bytes(9_000_000), sop="1.2.9")])
+    assert told.ok
+    sizes = [len(chunk) for one in archive.retrieve(STUDY, FIRST, "1.2.9") for chunk in one.chunks]
+    assert max(sizes) > 65_536
+
+
 def test_a_retrieval_may_be_left_early_and_the_client_goes_on(archive):
     with archive.retrieve(STUDY) as instances:
         next(instances)
