@@ -10,13 +10,12 @@ import typer
 from pydantic import ValidationError
 
 from gateway.app import connect
-from gateway.config import EMBEDDED, Archive, Config, load
+from gateway.config import EMBEDDED, Archive, Config
+from gateway.console import ConfigFile, configuration
 from gateway.dicomweb import Client
 from gateway.errors import ConfigError, Fault
 from gateway.web.exits import explained
 from gateway.web.show import console
-
-_DEFAULT = Path("config.yaml")
 
 ArchiveName = Annotated[
     str | None,
@@ -42,10 +41,6 @@ ProfileName = Annotated[
 TokenFile = Annotated[
     Path | None,
     typer.Option(help="With --url: a file with a bearer token.", envvar="DICOMWEB_TOKEN_FILE"),
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="The configuration; without it config.yaml, if there is one."),
 ]
 
 
@@ -83,7 +78,7 @@ def _client(
         raise ConfigError("the command", (Fault("--archive", "stands beside --url; give one of them"),))
     if url is not None:
         return connect(urlsplit(url).netloc, _by_url(url, profile, token_file))
-    settings = load(config or _DEFAULT) if config is not None or _DEFAULT.exists() else Config()
+    settings = configuration(config)
     name = archive or next(iter(settings.ae_titles.values())).archive
     return connect(name, _by_name(settings, name))
 
