@@ -1,5 +1,6 @@
 """`dicom-gateway web store|retrieve|metadata|frames|search|delete`: what the client does, from the shell."""
 
+import secrets
 import time
 from collections import Counter
 from contextlib import closing
@@ -12,7 +13,6 @@ import typer
 from rich.table import Table
 
 from gateway.dicomweb import Client, Instance, State, Uploaded
-from gateway.errors import DataSetError
 from gateway.translate.generate import shapes
 from gateway.translate.part10 import read_file_meta
 from gateway.web import show
@@ -273,7 +273,7 @@ def _frame_template(output: str) -> Template:
 def _saved(one: Instance, template: Template, taken: set[Path]) -> Path:
     """Save an instance beside its place, look what it is, and put it there."""
     template.folder.mkdir(parents=True, exist_ok=True)
-    path = one.save(template.folder / ".retrieved.part")
+    path = one.save(template.folder / f".{secrets.token_hex(8)}.part")
     try:
         target = template.path_of(path)
         if target in taken:
@@ -281,7 +281,7 @@ def _saved(one: Instance, template: Template, taken: set[Path]) -> Path:
         taken.add(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         return path.replace(target)
-    except (DataSetError, OSError, TemplateError):
+    except BaseException:
         path.unlink(missing_ok=True)
         raise
 
