@@ -2,7 +2,7 @@ FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY gateway gateway
-RUN python -m venv /opt/gateway && /opt/gateway/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/gateway && /opt/gateway/bin/pip install --no-cache-dir '.[azure,google,aws]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --home-dir /var/lib/dicom-gateway --no-create-home --shell /usr/sbin/nologin gateway \

@@ -35,8 +35,11 @@ class Script:
 
 
 @contextmanager
-def scripted(*answers: Answer, keep: int = 1 << 62) -> Iterator[Script]:
-    """Answer from a script, the last answer for ever; of each body `keep` bytes are remembered."""
+def scripted(*answers: Answer, keep: int = 1 << 62, dated: bool = True) -> Iterator[Script]:
+    """Answer from a script, the last answer for ever; of each body `keep` bytes are remembered.
+
+    Without `dated` an answer has no Date but its own.
+    """
     script = Script(list(answers))
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +57,7 @@ def scripted(*answers: Answer, keep: int = 1 << 62) -> Iterator[Script]:
             if answer.drop:
                 self.close_connection = True
                 return
-            self.send_response(answer.status)
+            self.send_response(answer.status) if dated else self.send_response_only(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             if answer.status != 204:

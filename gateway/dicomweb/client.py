@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydicom.dataset import Dataset
 
 from gateway.dicomweb.auth import Auth
-from gateway.dicomweb.faults import check, fault
+from gateway.dicomweb.faults import check, fault, skew
 from gateway.dicomweb.retrieval import Instance, Instances, Progress
 from gateway.dicomweb.stow import Body, Held, Outcome, Upload, outcomes
 from gateway.dicomweb.transport import JSON, Transport, parsed, tls
@@ -94,6 +94,18 @@ class Client:
         twin = copy.copy(self)
         twin._transport = self._transport.correlated(request_id)  # noqa: SLF001 - its own class
         return twin
+
+    def like(self, profile: Profile) -> "Client":
+        """Give this client, on the same connections, that takes the archive for one of this profile."""
+        twin = copy.copy(self)
+        twin.profile = profile
+        return twin
+
+    def clock_skew(self) -> float | None:
+        """Ask how many seconds the archive's clock is ahead of ours, None when its answers have no date."""
+        with closing(self._transport.get("studies?limit=1", {"Accept": JSON})) as response:
+            self._transport.read(response)
+            return skew(response.headers.get("Date", ""))
 
     # store
 

@@ -100,6 +100,14 @@ def fault(archive: str, status: int, retry_after: str = "") -> ArchiveError:
     return AnswerUnreadable(archive, f"{problem} where a result was expected", http_status=status)
 
 
+def skew(date: str) -> float | None:
+    """Read how many seconds an answer's Date is ahead of our clock (RFC 9110 6.6.1)."""
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return None
+
+
 def _seconds(value: str) -> float | None:
     """Read Retry-After: seconds or an HTTP date (RFC 9110 10.2.3)."""
     if value.strip().isdecimal():

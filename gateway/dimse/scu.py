@@ -6,8 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
 from gateway.config import ClientTls, Peer
+from gateway.dimse import commands
 from gateway.dimse.association import Association, Context
+from gateway.dimse.negotiation import VERIFICATION
 from gateway.dimse.pdu import (
     ABORT,
     ACCEPTED,
@@ -22,6 +26,7 @@ from gateway.dimse.pdu import (
 )
 from gateway.dimse.upper_layer import Connection
 from gateway.errors import DestinationUnreachable, PeerError
+from gateway.status import SUCCESS
 from gateway.translate.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 MOST_CONTEXTS = 128
@@ -93,6 +98,31 @@ def associate(
         network_timeout=timeout,
         max_identifier=_MAX_DATA_SET,
     )
+
+
+def echo(title: str, peer: Peer, *, calling: str, timeout: float) -> None:
+    """Send C-ECHO to `peer`; raises DestinationUnreachable unless the answer is success (PS3.7 9.1.5)."""
+    proposals = [(VERIFICATION, ExplicitVRLittleEndian), (VERIFICATION, ImplicitVRLittleEndian)]
+    association = associate(title, peer, calling=calling, proposals=proposals, timeout=timeout)
+    try:
+        context = next(iter(association.contexts.values()), None)
+        if context is None:
+            raise DestinationUnreachable(title, "does not take C-ECHO")
+        number = association.next_message_id()
+        request: dict[str, int | str] = {
+            "AffectedSOPClassUID": VERIFICATION,
+            "CommandField": commands.C_ECHO_RQ,
+            "MessageID": number,
+        }
+        association.send(context, request)
+        status = commands.number(association.response_to(number, timeout).command, "Status")
+        association.release(timeout)
+    except PeerError as error:
+        raise DestinationUnreachable(title, str(error)) from error
+    finally:
+        association.connection.close()
+    if status != SUCCESS:
+        raise DestinationUnreachable(title, f"answers C-ECHO with status {status:04X}H")
 
 
 def _connect(title: str, peer: Peer, timeout: float) -> Connection:
