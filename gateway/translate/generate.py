@@ -224,8 +224,10 @@ def shape(path: Path, name: str) -> Generated:
         "PlanarConfiguration": 0,
         "PixelSpacing": ["1", "1"],
     }
-    padded = pixels.tobytes() + bytes(pixels.size % 2)
-    return _write(path.parent, image, ExplicitVRLittleEndian, "OB", len(padded), (padded,), path.name)
+    size = pixels.size + pixels.size % 2
+    return _write(
+        path.parent, image, ExplicitVRLittleEndian, "OB", size, (pixels.tobytes().ljust(size, b"\0"),), path.name
+    )
 
 
 def _study(seed: str) -> dict[str, Value]:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -69,13 +70,8 @@ def store(
         err.print(f"{name}: there is no such file, folder or match", markup=False)
     begun, bar = time.perf_counter(), show.progress(err, of_bytes=True)
     task = bar.add_task("storing", total=sum(path.stat().st_size for path in chosen))
-    told = connected.upload(
-        chosen,
-        study=study,
-        skip_present=not send_all,
-        progress=lambda count: bar.advance(task, count),
-        parallel=parallel,
-    )
+    advance = partial(bar.advance, task)
+    told = connected.upload(chosen, study=study, skip_present=not send_all, progress=advance, parallel=parallel)
     try:
         with bar, closing(told):
             for one in told:
@@ -89,10 +85,8 @@ def store(
     finally:
         if not as_json:
             show.console().print(_summary(counts, time.perf_counter() - begun))
-    if nothing:
-        raise typer.Exit(WRONG_CALL)
-    if counts.total() > counts[State.STORED] + counts[State.PRESENT]:
-        raise typer.Exit(SOME_FAILED)
+    done = counts.total() == counts[State.STORED] + counts[State.PRESENT]
+    raise typer.Exit(WRONG_CALL if nothing else 0 if done else SOME_FAILED)
 
 
 @web.command()
