@@ -39,6 +39,7 @@ def test_every_operation_is_there_and_tested(row):
 def test_every_public_method_and_command_has_its_row():
     told = " ".join(cell for row in rows() for cell in row)
     methods = {name for name in vars(Client) if not name.startswith("_")} - {
+        "address",
         "clock_skew",
         "close",
         "correlated",
