@@ -116,7 +116,7 @@ class Instances:
             content_type = response.headers.get("Content-Type", "")
             kind, parameters = media_type(content_type)
             with self._transport.readable():
-                # as it comes off the network where nothing has to be undone: a quarter of the time less
+                # as it comes off the network where nothing has to be undone
                 coded = "Content-Encoding" in response.headers
                 body = response.iter_bytes() if coded else response.iter_raw()
                 if kind in ("application/dicom", "application/octet-stream"):
