@@ -101,10 +101,14 @@ def associate(host: str, port: int, called: str, calling: str, contexts: Sequenc
         items += _item(0x20, bytes((2 * number + 1, 0, 0, 0)) + inner)
     items += user_information()
     fixed = struct.pack(">HH16s16s32s", 1, 0, called.encode().ljust(16), calling.encode().ljust(16), b"")
-    connection.send((_HEADER.pack(ASSOCIATE_RQ, len(fixed + items)), fixed, items))
-    kind, body = connection.pdu()
-    if kind != ASSOCIATE_AC:
-        raise WireError(f"association refused: {bytes(body).hex()}")
+    try:
+        connection.send((_HEADER.pack(ASSOCIATE_RQ, len(fixed + items)), fixed, items))
+        kind, body = connection.pdu()
+        if kind != ASSOCIATE_AC:
+            raise WireError(f"association refused: {bytes(body).hex()}")
+    except BaseException:
+        connection.close()
+        raise
     answers = [value for item, value in sub_items(bytes(body[68:])) if item == 0x21]
     connection.accepted = frozenset(value[0] for value in answers if value[2] == 0)
     return connection
