@@ -184,6 +184,7 @@ class Association:
                     raise TimeIsUp("no response came in time")
             command = (message := self._next_message(deadline)).command
             if number(command, "CommandField") & 0x8000 == 0:
+                self._inbox.appendleft(message)
                 raise PduError("a request arrived while a response was due", UNEXPECTED_PDU)
             if number(command, "MessageIDBeingRespondedTo") == message_id:
                 return message
@@ -200,10 +201,10 @@ class Association:
         return self._stopping
 
     @property
-    def unfinished(self) -> Sink | None:
-        """Give the sink of a message that broke off half received."""
-        incoming = self._incoming
-        return incoming.message.sink if incoming is not None and incoming.message is not None else None
+    def unfinished(self) -> list[Sink]:
+        """Give the sinks of messages that broke off half received, or that nobody has taken yet."""
+        half = [self._incoming.message] if self._incoming is not None and self._incoming.message is not None else []
+        return [message.sink for message in (*self._inbox, *half) if message.sink is not None]
 
     def stop(self) -> None:
         """Let `requests` end as soon as no request is running; safe from any thread."""

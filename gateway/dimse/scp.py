@@ -285,7 +285,8 @@ class Scp:
                 association.connection.close()
             self._log_end(session, error)
         finally:
-            store.abandon(association.unfinished)
+            for sink in association.unfinished:
+                store.abandon(sink)
             session.reports.close()
 
     @staticmethod

@@ -1,7 +1,6 @@
 """Whatever bytes come to the port cost their own connection only (dimse-requirements SEC-02)."""
 
 import os
-import random
 import socket
 import struct
 import threading
@@ -11,17 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pynetdicom import AE
+from hostile import HALF_A_STORE, MESSAGES, OPENINGS, associated, connect, echoes, receive, request
 
 from gateway.app import running
 from gateway.config import parse
-from gateway.dimse import commands, pdu
-from gateway.dimse.pdu import AssociateRequest, ProposedContext, UserInformation, encode_request
-
-VERIFICATION = "1.2.840.10008.1.1"
-CT = "1.2.840.10008.5.1.4.1.1.2"
-IMPLICIT = "1.2.840.10008.1.2"
-
+from gateway.dimse import pdu
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
@@ -47,73 +40,6 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield gateway.port
 
 
-def request(**changes: object) -> bytes:
-    fields: dict[str, object] = {
-        "called": "GATEWAY",
-        "calling": "HOSTILE",
-        "protocol_version": 1,
-        "application_context": pdu.APPLICATION_CONTEXT,
-        "contexts": (
-            ProposedContext(1, VERIFICATION, (IMPLICIT,)),
-            ProposedContext(3, CT, (IMPLICIT,)),
-        ),
-        "user": UserInformation(16_384, "1.2.3", "HOSTILE"),
-    }
-    return encode_request(AssociateRequest(**{**fields, **changes}))  # type: ignore[arg-type]
-
-
-def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), 5)
-
-
-def associated(port: int) -> socket.socket:
-    sock = connect(port)
-    sock.sendall(request())
-    answer = receive(sock)
-    assert answer[0] == pdu.ASSOCIATE_AC
-    return sock
-
-
-def receive(sock: socket.socket) -> bytes:
-    """Read one PDU, empty when the connection ends."""
-    sock.settimeout(6)
-    data = b""
-    try:
-        while len(data) < 6 or len(data) < 6 + struct.unpack(">I", data[2:6])[0]:
-            more = sock.recv(65_536)
-            if not more:
-                return data
-            data += more
-    except ConnectionResetError:
-        return b""
-    return data
-
-
-def echoes(port: int) -> bool:
-    entity = AE(ae_title="FRIEND")
-    entity.add_requested_context(VERIFICATION)
-    association = entity.associate("127.0.0.1", port, ae_title="GATEWAY")
-    if not association.is_established:
-        return False
-    status = association.send_c_echo().Status
-    association.release()
-    return bool(status == 0)
-
-
-OPENINGS = {
-    "random": random.Random(5).randbytes(4000),
-    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "tls": bytes.fromhex("16030100f8010000f40303") + bytes(240),
-    "huge length": struct.pack(">BxI", 1, 0xFFFFFFFF),
-    "unknown type": struct.pack(">BxI", 9, 4) + bytes(4),
-    "data first": struct.pack(">BxI", 4, 6) + bytes(6),
-    "release first": pdu.RELEASE_REQUEST,
-    "short request": struct.pack(">BxI", 1, 10) + bytes(10),
-    "even context": request(contexts=(ProposedContext(2, VERIFICATION, (IMPLICIT,)),)),
-    "repeated context": request(contexts=(ProposedContext(1, VERIFICATION, (IMPLICIT,)),) * 2),
-}
-
-
 @pytest.mark.parametrize("name", OPENINGS)
 def test_a_hostile_opening_ends_its_connection_and_nothing_else(port: int, name: str) -> None:
     with connect(port) as sock:
@@ -121,18 +47,6 @@ def test_a_hostile_opening_ends_its_connection_and_nothing_else(port: int, name:
         answer = receive(sock)
     assert answer[:1] in (b"", bytes((pdu.ABORT,)))
     assert echoes(port)
-
-
-MESSAGES = {
-    "unknown context": struct.pack(">BxIIBB", 4, 8, 4, 99, 3) + b"xx",
-    "cut fragment": struct.pack(">BxIIBB", 4, 8, 400, 1, 3) + b"xx",
-    "random command": struct.pack(">BxIIBB", 4, 106, 102, 1, 3) + random.Random(1).randbytes(100),
-    "data before command": struct.pack(">BxIIBB", 4, 8, 4, 1, 2) + b"xx",
-    "associate again": request(),
-    "too long": struct.pack(">BxI", 4, 200_000),
-    "endless command": (struct.pack(">BxIIBB", 4, 60_006, 60_002, 1, 1) + bytes(60_000)) * 2,
-    "response": struct.pack(">BxIIBB", 4, 6 + 66, 68 - 0, 1, 3) + bytes(66),
-}
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -171,19 +85,8 @@ def test_half_open_and_dripping_peers_are_cut_in_time(port: int) -> None:
 
 
 def test_a_store_broken_off_in_the_middle_leaves_nothing(port: int) -> None:
-    command = commands.encode(
-        {
-            "AffectedSOPClassUID": CT,
-            "CommandField": commands.C_STORE_RQ,
-            "MessageID": 1,
-            "Priority": 0,
-            "CommandDataSetType": commands.DATA_SET_PRESENT,
-            "AffectedSOPInstanceUID": "1.2.3",
-        }
-    )
     with associated(port) as sock:
-        sock.sendall(struct.pack(">BxIIBB", 4, len(command) + 6, len(command) + 2, 3, 3) + command)
-        sock.sendall(struct.pack(">BxIIBB", 4, 10_006, 10_002, 3, 0) + bytes(10_000))
+        sock.sendall(HALF_A_STORE)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert echoes(port)
 
