@@ -190,6 +190,9 @@ class Connection:
                 return
             self._open = False
             os.close(self._wake)
+        self._start = self._end = 0  # what holds us may live until the next garbage collection; not the megabyte
+        self._buffer = bytearray()
+        self._view = memoryview(self._buffer)
         with contextlib.suppress(OSError):  # the peer may have been first
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()

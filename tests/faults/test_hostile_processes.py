@@ -95,7 +95,7 @@ def held(gateway: GatewayProcess) -> dict[int, tuple[int, int, int]]:
 
 
 def test_memory_descriptors_and_threads_stay_flat_under_hostile_peers(gateway: GatewayProcess) -> None:
-    for _ in range(3):
+    for _ in range(5):
         assault(gateway.port)
     time.sleep(2)
     before = held(gateway)
@@ -106,6 +106,6 @@ def test_memory_descriptors_and_threads_stay_flat_under_hostile_peers(gateway: G
     after = held(gateway)
     assert after.keys() == before.keys()
     for process, (memory, _, threads) in before.items():
-        assert after[process][0] < memory + 8 * MiB
+        assert after[process][0] < memory + 12 * MiB
         assert after[process][2] <= threads + 1
     assert not left_behind(gateway)
