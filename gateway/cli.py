@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -41,7 +42,8 @@ def serve(config: ConfigFile = None) -> None:
     sys.setswitchinterval(_SWITCH)
     try:
         with supervised(settings) as (gateway, supervisor):
-            _greet(gateway)
+            with suppress(OSError):  # nobody needs to read it
+                _greet(gateway)
             supervisor.watch(stop)
     except ConfigError as error:
         fail(error)

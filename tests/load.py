@@ -3,7 +3,7 @@
 import itertools
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +56,18 @@ class Sender:
             wire.release(connection)
         finally:
             connection.close()
+
+
+def store(port: int, batch: Batch, numbers: Iterable[int] | None = None) -> list[int]:
+    """Store instances of a batch over one association; give the statuses."""
+    connection = wire.associate("127.0.0.1", port, "GATEWAY", "BENCH", [(SOP_CLASS, wire.EXPLICIT_LE)])
+    statuses = []
+    for number in range(batch.count) if numbers is None else numbers:
+        pieces = (batch.prefixes[number], batch.tail) if batch.size > 20_000 else (batch.prefixes[number],)
+        connection.send(pieces)
+        statuses.append(wire.answer(connection))
+    wire.release(connection)
+    return statuses
 
 
 @contextmanager
