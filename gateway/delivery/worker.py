@@ -108,6 +108,10 @@ class Delivery:
                 # The disk or the database: what is leased is taken back later, by whom ever.
                 self._log.error("delivery interrupted", reason=str(error))
                 self._stopping.wait(_REST)
+            except Exception:
+                # Our own fault; without its workers the delivery would end and nobody notice.
+                self._log.exception("delivery interrupted")
+                self._stopping.wait(_REST)
 
     def _claim(self) -> list[Entry]:
         """Wait for entries; one worker does so and the others behind it, so that few ask the database."""

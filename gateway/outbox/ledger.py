@@ -150,8 +150,9 @@ class Ledger:
                 return count
 
     def _remove(self, ids: Sequence[int]) -> None:
+        """Remove files that no row needs; what stays here after an error is swept at the next start."""
         for identifier in ids:
-            (self._folder / file_name(identifier)).unlink(missing_ok=True)
+            self._guard(partial((self._folder / file_name(identifier)).unlink, missing_ok=True))
 
     def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         return self._guard(lambda: self._journal.run(operation))

@@ -83,7 +83,7 @@ class Outbox(Ledger):
         with self._receiving_lock:
             receiving = list(self._receiving)
         still = sum(max(0, incoming.expected - incoming.size) for incoming in receiving)
-        disk = os.fstatvfs(self._descriptor)
+        disk = self._guard(lambda: os.fstatvfs(self._descriptor))
         keep_free = (1 - limits.high_water) * disk.f_blocks * disk.f_frsize
         if disk.f_bavail * disk.f_frsize - still - expected < keep_free:
             raise SpoolFull(f"the disk is above the high-water mark ({limits.high_water:.0%})")

@@ -360,6 +360,23 @@ def test_a_fault_of_our_own_loses_nothing(outbox: Outbox, monkeypatch: pytest.Mo
     assert outcome(outbox) == {"1": State.DONE}
 
 
+def test_a_file_that_cannot_be_removed_ends_no_worker(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(outbox, "1", "2")
+    for entry in outbox.claim("main", count=2, max_bytes=10**9, lease=60):
+        outbox.retry(entry.id, 0, "so that each goes alone")
+    unlink, calls = Path.unlink, itertools.count()
+
+    def failing(self: Path, **options: bool) -> None:
+        if self.suffix == ".dcm" and next(calls) == 0:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(self, **options)
+
+    monkeypatch.setattr(Path, "unlink", failing)
+    with scripted(stow("1"), stow("2")) as archive, delivering(outbox, archive.url, lease=0.5):
+        until(lambda: settled(outbox))
+    assert set(outcome(outbox).values()) == {State.DONE}
+
+
 def test_stopping_waits_for_the_running_request_and_gives_the_rest_back(outbox: Outbox) -> None:
     put(outbox, "1", "2")
     for entry in outbox.claim("main", count=2, max_bytes=10**9, lease=60):
