@@ -52,6 +52,10 @@ class ConfigError(GatewayError):
         lines = "\n".join(f"  {fault.path}: {fault.problem}" for fault in faults)
         super().__init__(f"{source} has {len(faults)} fault{'s' if len(faults) != 1 else ''}:\n{lines}")
 
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, tuple[Fault, ...]]]:
+        """Let it be handed from one process to another."""
+        return type(self), (self.source, self.faults)
+
 
 class ArchiveError(GatewayError):
     """Report that `archive` did not do what was asked; `retry` says whether asking again can help."""

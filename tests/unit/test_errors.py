@@ -1,7 +1,8 @@
 import inspect
+import pickle
 
 from gateway import errors
-from gateway.errors import ArchiveError, GatewayError
+from gateway.errors import ArchiveError, ConfigError, Fault, GatewayError
 
 CLASSES = {
     name: value
@@ -39,3 +40,9 @@ def test_the_tree_says_of_each_archive_error_whether_asking_again_can_help():
 
 def test_the_tree_explains_each_class():
     assert [name for name, (_, remark) in tree().items() if not remark] == ["GatewayError"]
+
+
+def test_a_configuration_error_passes_from_one_process_to_another_whole():
+    error = ConfigError("config.yaml", (Fault("a.b", "is wrong"), Fault("c", "is missing")))
+    passed = pickle.loads(pickle.dumps(error))
+    assert (str(passed), passed.faults) == (str(error), error.faults)
