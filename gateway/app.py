@@ -6,7 +6,7 @@ Each part is a context manager, started when it is entered and stopped when it i
 import fcntl
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +50,9 @@ def running(config: Config) -> Iterator[Gateway]:
             archives[EMBEDDED] = stack.enter_context(embedded(config, open_embedded_port(config)))
         listener = open_port(config)
         port = listener.getsockname()[1]
+        census = stack.enter_context(counting(config))
         stack.enter_context(delivering(config, archives))
-        stack.enter_context(receiving(config, archives, listener))
+        stack.enter_context(receiving(config, archives, listener, census))
         log.info("listening", host=config.listen.host, port=port, titles=", ".join(config.ae_titles))
         yield Gateway(config, port)
         log.info("stopping", grace=config.listen.grace)
@@ -64,14 +65,23 @@ def spool(config: Config) -> Iterator[None]:
     folder = config.spool.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _census_file(config).unlink(missing_ok=True)
-            yield
-    except BlockingIOError as error:
-        raise ConfigError("spool", (Fault("spool.folder", f"{folder} is in use by another gateway"),)) from error
+        lock = (folder / "lock").open("w")
     except OSError as error:
         raise ConfigError("spool", (Fault("spool.folder", f"{folder} cannot be used: {error.strerror}"),)) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            fault = Fault("spool.folder", f"{folder} is in use by another gateway")
+            raise ConfigError("spool", (fault,)) from error
+        yield
+
+
+@contextmanager
+def counting(config: Config) -> Iterator[Census]:
+    """Count associations, in this process and in those that it forks."""
+    with closing(Census(config.listen.max_associations)) as census:
+        yield census
 
 
 def uses_embedded(config: Config) -> bool:
@@ -116,12 +126,10 @@ def open_port(config: Config) -> socket.socket:
 
 
 @contextmanager
-def receiving(config: Config, archives: Archives, listener: socket.socket) -> Iterator[None]:
+def receiving(config: Config, archives: Archives, listener: socket.socket, census: Census) -> Iterator[None]:
     """Serve associations on a port that other processes may serve as well."""
     with ExitStack() as stack:
         outbox = stack.enter_context(_outbox(config))
-        census = Census(_census_file(config), config.listen.max_associations)
-        stack.callback(census.close)
         clients = {
             name: stack.enter_context(connect(name, archives[name]))
             for name in {called.archive for called in config.ae_titles.values()}
@@ -169,20 +177,24 @@ def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox
 
 def connect(name: str, archive: Archive, *, connections: int | None = None) -> Client:
     """Make a client of an archive; raises ConfigError when a file it needs cannot be read."""
-    return Client(
-        archive.url,
-        name=name,
-        profile=PROFILES[archive.profile],
-        auth=sign_in(name, archive),
-        headers={key: value.get_secret_value() for key, value in archive.headers.items()},
-        ca=archive.ca,
-        certificate=archive.certificate,
-        key=archive.key,
-        connections=connections or archive.connections,
-        connect_timeout=archive.connect_timeout,
-        read_timeout=archive.read_timeout,
-        proxy=archive.proxy,
-    )
+    try:
+        return Client(
+            archive.url,
+            name=name,
+            profile=PROFILES[archive.profile],
+            auth=sign_in(name, archive),
+            headers={key: value.get_secret_value() for key, value in archive.headers.items()},
+            ca=archive.ca,
+            certificate=archive.certificate,
+            key=archive.key,
+            connections=connections or archive.connections,
+            connect_timeout=archive.connect_timeout,
+            read_timeout=archive.read_timeout,
+            proxy=archive.proxy,
+        )
+    except OSError as error:
+        fault = Fault(f"archives.{name}", f"ca, certificate or key cannot be used: {error.strerror or error}")
+        raise ConfigError("archives", (fault,)) from error
 
 
 def outbox_folder(config: Config) -> Path:
@@ -222,7 +234,3 @@ def _warn_of_orphans(outbox: Outbox, archives: Archives) -> None:
     waiting = {total.archive for total in outbox.statistics().totals if total.state is not State.DONE}
     for name in sorted(waiting - archives.keys()):
         log.error("instances wait for an archive that is not configured; add it to archives", archive=name)
-
-
-def _census_file(config: Config) -> Path:
-    return config.spool.folder / "associations"

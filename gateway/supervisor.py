@@ -21,7 +21,17 @@ from typing import Any
 import structlog
 
 from gateway import signals
-from gateway.app import Gateway, delivering, embedded, open_embedded_port, open_port, receiving, spool, uses_embedded
+from gateway.app import (
+    Gateway,
+    counting,
+    delivering,
+    embedded,
+    open_embedded_port,
+    open_port,
+    receiving,
+    spool,
+    uses_embedded,
+)
 from gateway.config import EMBEDDED, Config
 from gateway.errors import ConfigError, Fault
 
@@ -153,6 +163,7 @@ def supervised(config: Config) -> Iterator[tuple[Gateway, Supervisor]]:
         stack.enter_context(spool(config))
         listener = stack.enter_context(open_port(config))
         port = listener.getsockname()[1]
+        census = stack.enter_context(counting(config))
         gc.collect()
         gc.freeze()  # the collector writes to what it looks at, and would unshare the children's memory
         supervisor = Supervisor(config.listen.grace)
@@ -163,7 +174,7 @@ def supervised(config: Config) -> Iterator[tuple[Gateway, Supervisor]]:
             archives[EMBEDDED] = supervisor.add("archive", partial(embedded, config, own), rank=0)
         supervisor.add("delivery", partial(delivering, config, archives), rank=1)
         for number in range(config.listen.workers):
-            supervisor.add(f"receiver-{number + 1}", partial(receiving, config, archives, listener), rank=2)
+            supervisor.add(f"receiver-{number + 1}", partial(receiving, config, archives, listener, census), rank=2)
         log.info("listening", host=config.listen.host, port=port, titles=", ".join(config.ae_titles))
         yield Gateway(config, port), supervisor
         log.info("stopping", grace=config.listen.grace)

@@ -1,11 +1,10 @@
-"""Count associations over all processes of a gateway, in a file that they map into memory."""
+"""Count associations over all processes of a gateway, in memory that they share."""
 
 import fcntl
 import mmap
 import os
 import struct
 import threading
-from pathlib import Path
 
 _ROW = struct.Struct("<I16s")  # the process, 0 for a free row; the calling AE title
 
@@ -13,30 +12,29 @@ _ROW = struct.Struct("<I16s")  # the process, 0 for a free row; the calling AE t
 class Census:
     """Keep one row per association, at most `most` of them; safe from any thread and process.
 
-    Raises OSError when the file cannot be used.
+    Make it before the fork of those that share it. Raises OSError when there is no memory for it.
     """
 
-    def __init__(self, path: Path, most: int) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
         self._turn = threading.Lock()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Not in the spool: a page that does not fit on a full disk would kill who writes to it.
+        self._descriptor = os.memfd_create("census", os.MFD_CLOEXEC)
         try:
-            if os.fstat(descriptor).st_size < most * _ROW.size:
-                os.truncate(descriptor, most * _ROW.size)
-            self._rows = mmap.mmap(descriptor, most * _ROW.size)
+            os.posix_fallocate(self._descriptor, 0, most * _ROW.size)
+            self._rows = mmap.mmap(self._descriptor, most * _ROW.size)
         except BaseException:
-            os.close(descriptor)
+            os.close(self._descriptor)
             raise
-        self._descriptor = descriptor
 
     def enter(self, title: str, most_of_title: int) -> int | str:
         """Give the number of the association's row, or in words which limit is reached."""
         with self._turn:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)  # flock would be shared by those who forked
             try:
                 return self._enter(title.encode("ascii", "replace"), most_of_title)
             finally:
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def leave(self, row: int) -> None:
         """Free a row."""
@@ -44,7 +42,7 @@ class Census:
             _ROW.pack_into(self._rows, row * _ROW.size, 0, b"")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the memory."""
         with self._turn:
             self._rows.close()
             os.close(self._descriptor)
