@@ -26,6 +26,8 @@ class Sender:
         self.acknowledged: list[int] = []
         self.sent = 0
         self.statuses: set[int] = set()
+        self.rejected = False
+        self._over = threading.Event()
 
     def data_set(self, number: int) -> bytes:
         header = self.batch._header(number)
@@ -34,20 +36,25 @@ class Sender:
     def uid(self, number: int) -> str:
         return self.batch._uid(3, number)
 
-    def run(self, over: threading.Event) -> None:
-        unanswered = itertools.count()
-        while not over.is_set():
-            try:
-                self._send_until_it_breaks(over)
-            except (OSError, wire.WireError):
-                self.sent += next(unanswered) % 2
-                over.wait(0.02)
+    def end(self) -> None:
+        """Send nothing more."""
+        self._over.set()
 
-    def _send_until_it_breaks(self, over: threading.Event) -> None:
+    def run(self) -> None:
+        unanswered = itertools.count()
+        while not self._over.is_set():
+            try:
+                self._send_until_it_breaks()
+            except (OSError, wire.WireError) as error:
+                self.rejected = self.rejected or "refused:" in str(error)
+                self.sent += next(unanswered) % 2
+                self._over.wait(0.02)
+
+    def _send_until_it_breaks(self) -> None:
         contexts = [(SOP_CLASS, wire.EXPLICIT_LE)]
         connection = wire.associate("127.0.0.1", self.port, "GATEWAY", f"SENDER{self.batch.run}", contexts)
         try:
-            while not over.is_set():
+            while not self._over.is_set():
                 status = wire.store(connection, 1, SOP_CLASS, self.uid(self.sent), self.data_set(self.sent))
                 self.statuses.add(status)
                 if status == 0x0000:
@@ -73,15 +80,15 @@ def store(port: int, batch: Batch, numbers: Iterable[int] | None = None) -> list
 @contextmanager
 def sending(port: int, senders: int = 4) -> Iterator[list[Sender]]:
     """Send from several associations at once until the end of the `with`."""
-    over = threading.Event()
     all_of_them = [Sender(port, number) for number in range(senders)]
-    threads = [threading.Thread(target=one.run, args=(over,)) for one in all_of_them]
+    threads = [threading.Thread(target=one.run) for one in all_of_them]
     for thread in threads:
         thread.start()
     try:
         yield all_of_them
     finally:
-        over.set()
+        for one in all_of_them:
+            one.end()
         for thread in threads:
             thread.join()
 

@@ -6,6 +6,17 @@ import sqlite3
 from gateway.errors import GatewayError, SpoolBroken, SpoolFull
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+# SQLite says IOERR, not FULL, when the log's index (shared memory) cannot grow on a full disk.
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+_DAMAGED = "is damaged; restore it, but keep the files beside it (*.dcm), for they were acknowledged"
+_WORDS = (
+    *((name, "has no room on the disk") for name in _FULL),
+    ("SQLITE_BUSY", "is locked by another program"),
+    ("SQLITE_CORRUPT", _DAMAGED),
+    ("SQLITE_NOTADB", _DAMAGED),
+    ("SQLITE_READONLY", "cannot be written"),
+    ("SQLITE_CANTOPEN", "cannot be opened"),
+)
 
 
 def spool_error(error: OSError | sqlite3.Error) -> GatewayError:
@@ -14,5 +25,5 @@ def spool_error(error: OSError | sqlite3.Error) -> GatewayError:
         text = error.strerror or type(error).__name__
         return SpoolFull(text) if error.errno in _NO_ROOM else SpoolBroken(text)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    # SQLite says IOERR, not FULL, when the log's index (shared memory) cannot grow on a full disk.
-    return SpoolFull(name) if name in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"} else SpoolBroken(name)
+    text = f"outbox.db: {next((words for begin, words in _WORDS if name.startswith(begin)), 'fails')} ({name})"
+    return SpoolFull(text) if name.startswith(_FULL) else SpoolBroken(text)

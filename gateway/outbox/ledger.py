@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from gateway.errors import SpoolFull
 from gateway.outbox import owners, queue, reading, recovery, schema
 from gateway.outbox.entry import Entry, State, Statistics, StudyState, file_name
 from gateway.outbox.faults import spool_error
 from gateway.outbox.journal import Journal
 from gateway.outbox.queue import Selection
+from gateway.outbox.reserve import Reserve
 
 T = TypeVar("T")
 
@@ -35,10 +37,8 @@ class Ledger:
         self._clock = clock
         self._reading_lock = threading.Lock()
         self._changed = threading.Condition()
-        try:
-            self._enter()
-        except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error
+        self._reserve = Reserve(folder)
+        self._pressing(self._enter)
 
     def _enter(self) -> None:
         recovery.expect(self._folder)
@@ -155,7 +155,16 @@ class Ledger:
             self._guard(partial((self._folder / file_name(identifier)).unlink, missing_ok=True))
 
     def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return self._guard(lambda: self._journal.run(operation))
+        return self._pressing(lambda: self._journal.run(operation))
+
+    def _pressing(self, work: Callable[[], T]) -> T:
+        """Do what has to succeed on a full disk, for it is what makes room there."""
+        try:
+            return self._guard(work)
+        except SpoolFull:
+            if not self._reserve.give():
+                raise
+            return self._guard(work)
 
     def _ask(self, query: str, values: dict[str, object]) -> list[tuple[object, ...]]:
         with self._reading_lock:

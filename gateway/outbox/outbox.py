@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from gateway.errors import DataSetError, SpoolFull
-from gateway.outbox import owners, queue, reading, recovery
+from gateway.outbox import owners, queue, reading, recovery, reserve
 from gateway.outbox.entry import Arrival, Duplicates, Entry, Limits, Receipt, State, entry, file_name
 from gateway.outbox.faults import spool_error
 from gateway.outbox.incoming import Incoming
@@ -46,6 +46,7 @@ class Outbox(Ledger):
             self._presence = owners.Presence(self._folder, self._owner)
             failing.callback(self._presence.leave)
             recovery.recover(self._folder, connection, owners.living(self._folder), now)
+            self._reserve.hold()
             failing.pop_all()
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class Outbox(Ledger):
             receiving = list(self._receiving)
         still = sum(max(0, incoming.expected - incoming.size) for incoming in receiving)
         disk = self._guard(lambda: os.fstatvfs(self._descriptor))
-        keep_free = (1 - limits.high_water) * disk.f_blocks * disk.f_frsize
+        keep_free = max((1 - limits.high_water) * disk.f_blocks * disk.f_frsize, 2 * reserve.LENGTH)
         if disk.f_bavail * disk.f_frsize - still - expected < keep_free:
             raise SpoolFull(f"the disk is above the high-water mark ({limits.high_water:.0%})")
         if limits.quota is None and limits.peer_quota is None:
@@ -165,6 +166,7 @@ class Outbox(Ledger):
         """Note that the archive has the instances, and remove their files."""
         now = self._clock()
         self._remove(self._run(lambda connection: queue.finish(connection, ids, now, self._limits)))
+        self._guard(self._reserve.hold)
 
     def retry(self, identifier: int, at: float, reason: str) -> bool:
         """Give our lease up, to be tried again at that time (s since 1970); False when we had lost it."""

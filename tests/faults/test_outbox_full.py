@@ -1,11 +1,11 @@
 """Fill a small disk: what was acknowledged stays, the rest is refused, and it goes on when there is room again."""
 
 import itertools
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import small_disk
 from spooled import arrival, content, data_set, put
 
 from gateway.errors import SpoolFull
@@ -15,16 +15,9 @@ MOST = 16 << 20
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={MOST}", "tmpfs", tmp_path], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk can only be mounted by root")
-    try:
-        yield tmp_path
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path, MOST) as mounted:
+        yield mounted
 
 
 def fill(outbox: Outbox, names: Iterator[int], length: int) -> set[str]:
@@ -41,24 +34,24 @@ def fill(outbox: Outbox, names: Iterator[int], length: int) -> set[str]:
 
 @pytest.mark.parametrize("length", [100, 30_000, 1_000_000])
 @pytest.mark.parametrize("high_water", [1, 0.8])
-def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path, length: int, high_water: float) -> None:
+def test_a_full_disk_loses_nothing_and_recovers(disk: Path, length: int, high_water: float) -> None:
     names = itertools.count()
-    with Outbox(small_disk, Limits(high_water=high_water)) as outbox:
+    with Outbox(disk, Limits(high_water=high_water)) as outbox:
         acknowledged = fill(outbox, names, length)
         assert acknowledged
-        assert list((small_disk / "incoming").iterdir()) == []
+        assert list((disk / "incoming").iterdir()) == []
         waiting = {entry.sop_instance: entry for entry in outbox.entries()}
         assert waiting.keys() == acknowledged
         for name, entry in waiting.items():
             assert data_set(entry.path) == content(name, length)
-        assert len(list(small_disk.glob("*.dcm"))) == len(acknowledged)
+        assert len(list(disk.glob("*.dcm"))) == len(acknowledged)
         # Delivery makes room though there is none for a new row.
         entries = outbox.claim("main", count=20, max_bytes=10**9, lease=60)
         outbox.done([entry.id for entry in entries])
         name = str(next(names))
         put(outbox, arrival(name), content(name, length))
         acknowledged = acknowledged - {entry.sop_instance for entry in entries} | {name}
-    with Outbox(small_disk, Limits(high_water=high_water)) as outbox:
+    with Outbox(disk, Limits(high_water=high_water)) as outbox:
         delivered = set()
         while entries := outbox.claim("main", count=100, max_bytes=10**9, lease=60):
             delivered |= {entry.sop_instance for entry in entries}
