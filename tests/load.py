@@ -65,9 +65,9 @@ class Sender:
             connection.close()
 
 
-def store(port: int, batch: Batch, numbers: Iterable[int] | None = None) -> list[int]:
+def store(port: int, batch: Batch, numbers: Iterable[int] | None = None, *, called: str = "GATEWAY") -> list[int]:
     """Store instances of a batch over one association; give the statuses."""
-    connection = wire.associate("127.0.0.1", port, "GATEWAY", "BENCH", [(SOP_CLASS, wire.EXPLICIT_LE)])
+    connection = wire.associate("127.0.0.1", port, called, "BENCH", [(SOP_CLASS, wire.EXPLICIT_LE)])
     statuses = []
     for number in range(batch.count) if numbers is None else numbers:
         pieces = (batch.prefixes[number], batch.tail) if batch.size > 20_000 else (batch.prefixes[number],)

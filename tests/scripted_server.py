@@ -1,6 +1,9 @@
 """A real HTTP server on a socket: it answers from a script and remembers what it was sent."""
 
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +18,7 @@ class Answer:
     cut: bool = False  # promise more than is sent
     wait: float = 0
     drop: bool = False  # close the connection instead of answering
+    reset: bool = False  # reset the connection in the middle of the request's body
 
 
 @dataclass
@@ -24,6 +28,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     connection: int  # the port it came from
+    when: float = field(default_factory=time.monotonic)
 
 
 class Script:
@@ -46,15 +51,19 @@ def scripted(*answers: Answer, keep: int = 1 << 62, dated: bool = True) -> Itera
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
+            answer = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
             left, body = int(self.headers.get("Content-Length", 0)), bytearray()
+            if answer.reset:
+                left //= 2
             while left and (piece := self.rfile.read(min(left, 1 << 20))):
                 left -= len(piece)
                 body += piece[: max(0, keep - len(body))]
             headers = {name.lower(): value for name, value in self.headers.items()}
             script.requests.append(Request(self.command, self.path, headers, bytes(body), self.client_address[1]))
-            answer = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
             script.over.wait(answer.wait)
-            if answer.drop:
+            if answer.reset:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if answer.drop or answer.reset:
                 self.close_connection = True
                 return
             self.send_response(answer.status) if dated else self.send_response_only(answer.status)
