@@ -138,6 +138,7 @@ class Outbox(Ledger):
 
         def take(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
             queue.take_back(connection, now)
+            queue.follow_clock(connection, archive, now)
             ids = queue.choose(connection, archive, count, max_bytes, now)
             return queue.lease(connection, ids, self._owner, now + lease) if ids else []
 

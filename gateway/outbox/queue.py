@@ -17,6 +17,7 @@ FILE_LOST = "its file is missing from the spool"
 """The reason with which a row without a file is set aside: it does not answer for a repeat."""
 
 _PRUNED = 500
+_CLOCKS = 1.0  # seconds by which one thread's time may be behind another's
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,24 @@ def _insert(
 
 
 def is_due(connection: sqlite3.Connection, archive: str, now: float) -> bool:
-    """Tell whether a claim would find something, at the price of two look-ups."""
+    """Tell whether a claim would find something, at the price of three look-ups."""
     found = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM entries WHERE archive = ? AND state = 'todo' AND due <= ?) "
-        "OR EXISTS (SELECT 1 FROM entries WHERE state = 'leased' AND due <= ?)",
-        (archive, now, now),
+        "OR EXISTS (SELECT 1 FROM entries WHERE state = 'leased' AND due <= ?) "
+        "OR EXISTS (SELECT 1 FROM entries WHERE archive = ? AND state <> 'done' AND received > ?)",
+        (archive, now, now, archive, now + _CLOCKS),
     )
     return bool(found.fetchone()[0])
+
+
+def follow_clock(connection: sqlite3.Connection, archive: str, now: float) -> None:
+    """Let go now what was received in the future: the clock was set back, and it would wait for that time."""
+    connection.execute(
+        "UPDATE entries SET received = :now, place = min(place, :now), "
+        "due = CASE state WHEN 'todo' THEN min(due, :now) ELSE due END "
+        "WHERE archive = :archive AND state <> 'done' AND received > :now + :clocks",
+        {"archive": archive, "now": now, "clocks": _CLOCKS},
+    )
 
 
 def take_back(connection: sqlite3.Connection, now: float) -> None:

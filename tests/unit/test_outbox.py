@@ -517,3 +517,16 @@ def test_processes_share_the_folder_and_claim_each_instance_once(tmp_path: Path)
             assert process.exitcode == 0
     assert len({entry.id for entry in found}) == 120
     assert {entry.sop_instance for entry in found} == {f"{who}.{n}" for who in range(3) for n in range(40)}
+
+
+def test_what_was_received_before_the_clock_was_set_back_does_not_wait_for_that_time(tmp_path):
+    now = [1_000_000.0]
+    with Outbox(tmp_path / "spool", Limits(high_water=1), clock=lambda: now[0]) as outbox:
+        put(outbox, arrival("1"), b"1")
+        put(outbox, arrival("2"), b"2")
+        for entry in outbox.claim("main", count=1, max_bytes=10**9, lease=60):
+            outbox.set_aside(entry.id, "for the operator")
+        now[0] -= 86_400
+        claimed = outbox.claim("main", count=9, max_bytes=10**9, lease=60)
+        assert [entry.sop_instance for entry in claimed] == ["2"]
+        assert not outbox.is_due("main")
