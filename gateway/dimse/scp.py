@@ -144,10 +144,17 @@ class Scp:
             if len(self._running()) >= self._config.listen.max_associations + _SPARE_CONNECTIONS:
                 sock.close()
                 continue
-            thread = threading.Thread(target=self._serve, args=(sock, str(address[0])), daemon=True)
-            with self._lock:  # together: a thread that is not started yet cannot be joined by `__exit__`
-                self._threads.add(thread)
+            self._begin(sock, str(address[0]))
+
+    def _begin(self, sock: socket.socket, address: str) -> None:
+        thread = threading.Thread(target=self._serve, args=(sock, address), daemon=True)
+        with self._lock:  # together: a thread that is not started yet cannot be joined by `__exit__`
+            try:
                 thread.start()
+                self._threads.add(thread)
+            except RuntimeError as error:  # the system has no thread left: this peer's loss, not everybody's
+                sock.close()
+                log.error("cannot serve a connection", address=address, problem=str(error))
 
     def _serve(self, sock: socket.socket, address: str) -> None:
         try:

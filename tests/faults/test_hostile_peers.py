@@ -133,3 +133,22 @@ def test_two_hundred_associations_leave_no_thread_and_no_descriptor_behind(port:
     assert after[0] <= before[0] + 2
     assert after[1] <= before[1] + 1
     assert os.getpid() == process.pid
+
+
+def test_a_connection_that_gets_no_thread_is_closed_and_the_next_is_served(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = threading.Thread.start, []
+
+    def failing(self: threading.Thread) -> None:
+        if not refused and "_serve" in repr(getattr(self, "_target", "")):
+            refused.append(self)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    with connect(port) as sock:
+        sock.sendall(request())
+        assert receive(sock) == b""
+    assert refused
+    assert echoes(port)
