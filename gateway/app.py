@@ -14,7 +14,7 @@ import structlog
 
 from gateway.commitment import Judge, Register
 from gateway.config import EMBEDDED, Archive, CalledTitle, Config
-from gateway.delivery import Delivery, RetryPolicy, Settings, Uploader
+from gateway.delivery import Delivery, RetryPolicy, Settings, Uploader, stop_all
 from gateway.dicomweb.client import Client
 from gateway.dicomweb.sign_in import sign_in
 from gateway.dimse.census import Census
@@ -147,6 +147,7 @@ def delivering(config: Config, archives: Archives) -> Iterator[None]:
     """Deliver what the outbox holds, to every archive that is configured."""
     with ExitStack() as stack:
         outbox = stack.enter_context(_outbox(config))
+        deliveries = []
         for name, archive in archives.items():
             pace = archive.delivery
             client = stack.enter_context(connect(name, archive, connections=pace.connections))
@@ -155,8 +156,9 @@ def delivering(config: Config, archives: Archives) -> Iterator[None]:
                 duplicates=archive.duplicates,
                 retry=RetryPolicy(first=pace.retry_first, longest=pace.retry_longest),
             )
-            delivery = Delivery(outbox, client, settings)
-            stack.callback(delivery.stop, config.listen.grace)
+            deliveries.append(Delivery(outbox, client, settings))
+        stack.callback(stop_all, deliveries, config.listen.grace)
+        for delivery in deliveries:
             delivery.start()
         _warn_of_orphans(outbox, archives)
         _commit(stack, config, archives, outbox)
@@ -177,24 +179,20 @@ def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox
 
 def connect(name: str, archive: Archive, *, connections: int | None = None) -> Client:
     """Make a client of an archive; raises ConfigError when a file it needs cannot be read."""
-    try:
-        return Client(
-            archive.url,
-            name=name,
-            profile=PROFILES[archive.profile],
-            auth=sign_in(name, archive),
-            headers={key: value.get_secret_value() for key, value in archive.headers.items()},
-            ca=archive.ca,
-            certificate=archive.certificate,
-            key=archive.key,
-            connections=connections or archive.connections,
-            connect_timeout=archive.connect_timeout,
-            read_timeout=archive.read_timeout,
-            proxy=archive.proxy,
-        )
-    except OSError as error:
-        fault = Fault(f"archives.{name}", f"ca, certificate or key cannot be used: {error.strerror or error}")
-        raise ConfigError("archives", (fault,)) from error
+    return Client(
+        archive.url,
+        name=name,
+        profile=PROFILES[archive.profile],
+        auth=sign_in(name, archive),
+        headers={key: value.get_secret_value() for key, value in archive.headers.items()},
+        ca=archive.ca,
+        certificate=archive.certificate,
+        key=archive.key,
+        connections=connections or archive.connections,
+        connect_timeout=archive.connect_timeout,
+        read_timeout=archive.read_timeout,
+        proxy=archive.proxy,
+    )
 
 
 def outbox_folder(config: Config) -> Path:

@@ -3,6 +3,6 @@
 from gateway.delivery.prepared import Item
 from gateway.delivery.retry import RetryPolicy
 from gateway.delivery.uploader import Uploader
-from gateway.delivery.worker import Delivery, Settings
+from gateway.delivery.worker import Delivery, Settings, stop_all
 
-__all__ = ["Delivery", "Item", "RetryPolicy", "Settings", "Uploader"]
+__all__ = ["Delivery", "Item", "RetryPolicy", "Settings", "Uploader", "stop_all"]

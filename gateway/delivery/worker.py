@@ -75,13 +75,17 @@ class Delivery:
         for thread in (*self._workers, self._keeper):
             thread.start()
 
+    def end(self) -> None:
+        """Begin nothing more; `stop` waits for what runs."""
+        self._stopping.set()
+        self._outbox.wake()
+
     def stop(self, grace: float = 30.0) -> bool:
         """Let running requests end within `grace` seconds, give back what was not sent; tell whether all ended.
 
         The lease of a request that still runs is left to run out: nobody knows what will become of it.
         """
-        self._stopping.set()
-        self._outbox.wake()
+        self.end()
         until = time.monotonic() + grace
         for thread in self._workers:
             thread.join(max(0.0, until - time.monotonic()))
@@ -219,6 +223,15 @@ class Delivery:
                     self._outbox.renew(ids, self._settings.lease)
             except GatewayError as error:
                 self._log.error("leases not prolonged", reason=str(error))
+
+
+def stop_all(deliveries: Sequence[Delivery], grace: float) -> None:
+    """Stop deliveries within `grace` seconds altogether."""
+    until = time.monotonic() + grace
+    for delivery in deliveries:
+        delivery.end()
+    for delivery in deliveries:
+        delivery.stop(max(0.0, until - time.monotonic()))
 
 
 def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:

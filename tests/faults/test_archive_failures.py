@@ -164,3 +164,19 @@ def test_retry_after_is_waited_for(archives: Archives) -> None:
 def test_what_is_set_aside_stays_in_the_spool(archives: Archives) -> None:
     time.sleep(0.2)
     assert archives.files() == sum(archives.entry(name)[0] != "done" for name in CASES)
+
+
+def test_archives_that_all_hang_delay_the_stop_by_one_grace_time(tmp_path: Path) -> None:
+    with scripted(Answer(wait=60)) as hanging:
+        names = [f"FAR{number}" for number in range(8)]
+        with GatewayProcess(
+            tmp_path,
+            archives={name: {"url": hanging.url, "read_timeout": 60} for name in names},
+            ae_titles={name: {"archive": name, "acknowledge": "spooled"} for name in names},
+            unknown_peers="accept",
+        ) as gateway:
+            for name in names:
+                assert store(gateway.port, batch_of("hang"), called=name) == [0x0000]
+            await_true(lambda: len(hanging.requests) == len(names), what="the requests")
+            assert gateway.stop() == 0
+            assert "is killed" not in gateway.log
