@@ -136,12 +136,10 @@ STORES = {
         )
     ),
     "command only": p_data(fragment(3, store_request(), command=True)),
-    "odd UIDs": p_data(fragment(3, store_request("../../etc/passwd\n"), command=True)) + p_data(
-        fragment(3, bytes(100), command=False)
-    ),
-    "long UIDs": p_data(fragment(3, store_request("1." * 30_000), command=True)) + p_data(
-        fragment(3, bytes(100), command=False)
-    ),
+    "odd UIDs": p_data(fragment(3, store_request("../../etc/passwd\n"), command=True))
+    + p_data(fragment(3, bytes(100), command=False)),
+    "long UIDs": p_data(fragment(3, store_request("1." * 30_000), command=True))
+    + p_data(fragment(3, bytes(100), command=False)),
     "empty": p_data(fragment(3, store_request(), command=True)) + p_data(fragment(3, b"", command=False)),
 }
 """Instances that nobody may ever acknowledge."""

@@ -112,7 +112,7 @@ class Delivery:
                 # The disk or the database: what is leased is taken back later, by whom ever.
                 self._log.error("delivery interrupted", reason=str(error))
                 self._stopping.wait(_REST)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a worker must live
                 # Our own fault; without its workers the delivery would end and nobody notice.
                 self._log.exception("delivery interrupted")
                 self._stopping.wait(_REST)

@@ -16,6 +16,7 @@ from gateway.app import running
 from gateway.config import parse
 from gateway.dimse import pdu
 
+
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder: Path = tmp_path_factory.mktemp("hostile")

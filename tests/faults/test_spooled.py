@@ -199,7 +199,7 @@ def test_another_object_under_the_same_uids_is_handled_by_policy_and_never_silen
             await_true(lambda gateway=gateway: len(lines(gateway, "C-STORE")) == 3)
             assert [line.get("duplicate") for line in lines(gateway, "C-STORE")][:2] == [None, "duplicate"]
             with far(folder, port) as url:
-                await_true(lambda url=url: len(archived(url, first)) == 1, what="the delivery")
+                await_true(lambda url=url: len(archived(url, first)) == 1, 60, "the delivery")
                 (date,) = {
                     row["00080020"]["Value"][0]
                     for row in httpx.get(

@@ -52,7 +52,9 @@ def test_a_second_gateway_in_the_same_folder_is_refused_and_the_first_goes_on(tm
 def read_only(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "read only"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, check=False
+    ).returncode:
         pytest.skip("a disk can only be mounted by root")
     yield folder
     subprocess.run(["umount", folder], check=True)
