@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,8 @@ CASES = {
     "401": Case("todo", 0x0124, [Answer(401)], reason="401"),
     "reset": Case("done", 0xA700, [Answer(reset=True), "stored"], requests=2),
     "dropped": Case("done", 0xA700, [Answer(drop=True), "stored"], requests=2),
+    "cut": Case("done", 0x0110, ["stored, but cut", "stored"], requests=2),
+    "301": Case("todo", 0x0110, [Answer(301, {"Location": "http://127.0.0.2:9/v2/studies"})], reason="301"),
     "hang": Case("done", 0xA700, [Answer(wait=30), "stored"], requests=2),
     "202": Case("set aside", 0xA900, ["refused"], reason="A900H"),
     "same": Case("done", 0x0000, ["duplicate", "the same"], requests=2),
@@ -70,6 +72,7 @@ CASES = {
 def script(name: str) -> list[Answer]:
     named = {
         "stored": stow(name),
+        "stored, but cut": replace(stow(name), cut=True),
         "refused": stow(name, 202, 0xA900),
         "duplicate": stow(name, 409, 45070),
         "the same": retrieved(name, changed=False),

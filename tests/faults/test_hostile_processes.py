@@ -11,7 +11,9 @@ import hostile
 import httpx
 import psutil
 import pytest
+from bench.instances import Batch
 from gateway_process import GatewayProcess
+from load import store
 from processes import await_true, free_port
 
 ROUNDS = 12
@@ -109,3 +111,21 @@ def test_memory_descriptors_and_threads_stay_flat_under_hostile_peers(gateway: G
         assert after[process][0] < memory + 12 * MiB
         assert after[process][2] <= threads + 1
     assert not left_behind(gateway)
+
+
+def test_two_thousand_associations_that_store_leave_no_thread_and_no_descriptor_behind(
+    gateway: GatewayProcess,
+) -> None:
+    batch = Batch(run=51, count=2_000, size=1_024)
+    assert store(gateway.port, batch, range(20)) == [0x0000] * 20
+    time.sleep(1)
+    before = held(gateway)
+    for number in range(20, batch.count):
+        assert store(gateway.port, batch, [number]) == [0x0000]
+    await_true(lambda: not left_behind(gateway), 60, "the delivery")
+    time.sleep(1)
+    after = held(gateway)
+    assert after.keys() == before.keys()
+    for process, (_, files, threads) in before.items():  # the archive may want another reader or two
+        assert after[process][1] <= files + 6
+        assert after[process][2] <= threads + 3
