@@ -162,6 +162,7 @@ class Peer(_Model):
     answer_character_set: AnswerCharacterSet = "ISO_IR 192"
     default_level: QueryLevel | None = None
     lenient: bool = False
+    max_moves: Annotated[int, Field(ge=1, le=1000)] = 4
     tls: ClientTls | None = None
     report_to: AeTitle | None = None
 

@@ -23,6 +23,12 @@ GatewayError
 ├── DestinationError            a C-MOVE destination
 │   ├── DestinationUnknown      not in the configuration
 │   └── DestinationUnreachable  no association with it
+├── FramesError                 frames that were asked for (PS3.4 Annex Y)
+│   ├── FramesNotFound          none of them exists
+│   ├── InstanceHasNoFrames     no new instance can be made of this SOP class
+│   ├── FramesNotExtractable    they cannot be taken out of the instance
+│   ├── InstanceHasNoTimes      a time range, but the frames have no times
+│   └── FramesRequestInvalid    the request names no frames, or in two ways
 ├── TranscodingError            an instance cannot be converted to a transfer syntax the peer accepts
 ├── PeerError                   the peer broke the protocol or went away; ends its association only
 └── Cancelled                   the peer sent C-CANCEL
@@ -180,6 +186,30 @@ class DestinationUnknown(DestinationError):
 
 class DestinationUnreachable(DestinationError):
     """Report that the destination gave no association."""
+
+
+class FramesError(GatewayError):
+    """Report that a new instance of some frames cannot be made (PS3.4 Y.4.1.3)."""
+
+
+class FramesNotFound(FramesError):
+    """Report that none of the frames exists."""
+
+
+class InstanceHasNoFrames(FramesError):
+    """Report an instance of a SOP class of which no new one can be made."""
+
+
+class FramesNotExtractable(FramesError):
+    """Report that the frames do not lie apart in the instance."""
+
+
+class InstanceHasNoTimes(FramesError):
+    """Report a time range for an instance whose frames have no times."""
+
+
+class FramesRequestInvalid(FramesError):
+    """Report Frame Range keys that are missing, too many or malformed."""
 
 
 class TranscodingError(GatewayError):

@@ -192,7 +192,9 @@ class Client:
                     seen.add(key)
                     yield entry
 
-    def search(self, resource: str, parameters: Iterable[tuple[str, str]]) -> Iterator[list[dict[str, Any]]]:
+    def search(
+        self, resource: str, parameters: Iterable[tuple[str, str]], *, first_page: int | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
         """Yield page after page of a search until the archive has no more (PS3.18 10.6).
 
         A short page is not the last one, and the next begins behind what came, not behind what was asked for:
@@ -200,11 +202,13 @@ class Client:
         known ones back, whole pages when there are many. Two pages in a row of nothing but repeats end the search
         when they are short, since behind the end of an archive that goes on growing there is no other, or when each
         has all that came before, since such an archive does not page. Full ones do not, and raise AnswerUnreadable
-        when they have no end: what follows is not known.
+        when they have no end: what follows is not known. The first page has `first_page` entries at most, the others
+        as many as the profile allows.
         """
         if not _RESOURCE.fullmatch(resource):
             raise RequestRefused(self.name, "there is no such resource to search")
-        limit, offset = self.profile.max_limit, 0
+        most, offset = self.profile.max_limit, 0
+        limit = min(first_page or most, most)
         given, seen = list(parameters), set[int]()
         longest = stale = ending = 0
         while ending < 2:
@@ -222,6 +226,7 @@ class Client:
             seen |= keys
             longest = max(longest, len(page))
             offset += len(page)
+            limit = most
 
     def address(self, resource: str, parameters: Sequence[tuple[str, str]]) -> str:
         """Give the URL of the first page of a search, for those who want to ask it themselves."""

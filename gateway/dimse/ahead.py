@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, Self, TypeVar
 
 from gateway.dimse.association import Association
@@ -58,6 +58,10 @@ class Ahead(Generic[T]):
         self._room.release()
         self._clear()
 
+    def settle(self, seconds: float) -> None:
+        """Give the thread of a context that was left some seconds to end with its item."""
+        self._thread.join(seconds)
+
     def _clear(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
@@ -97,6 +101,9 @@ class Ahead(Generic[T]):
                 self._put(item)
         except Exception as error:  # noqa: BLE001 - handed to the thread that iterates, which raises it
             end = _End(error)
+        finally:
+            if isinstance(self._source, Generator):
+                self._source.close()
         self._put(end)
 
     def _may_go_on(self) -> bool:

@@ -31,7 +31,7 @@ from gateway.dimse.upper_layer import (
     data_pdus,
     fragments,
 )
-from gateway.errors import PeerError
+from gateway.errors import GatewayError, PeerError
 
 _LONGEST_COMMAND = 65_536
 _READ = 1 << 20
@@ -139,6 +139,7 @@ class Association:
         self._cancelled = False
         self._stopping = False
         self._message_id = 0
+        self._abandoned: int | None = None
 
     # -- receiving ---------------------------------------------------------------------------------------
 
@@ -174,20 +175,30 @@ class Association:
     def response_to(self, message_id: int, timeout: float, tick: Callable[[], None] = lambda: None) -> Message:
         """Wait up to `timeout` seconds for the response to a request of ours, calling `tick` twice a second.
 
-        Raises PeerError, and whatever `tick` raises.
+        Raises PeerError, and whatever `tick` raises; the response is then dropped when it comes.
         """
         deadline = time.monotonic() + timeout
         while True:
-            while not self._inbox and not self.connection.wait(_TICK):
-                tick()
+            while not self._inbox:
+                if self.connection.wait(_TICK):
+                    self._read(time.monotonic() + self._timeout)
+                    continue
+                self._abandonable(message_id, tick)
                 if time.monotonic() >= deadline:
                     raise TimeIsUp("no response came in time")
-            command = (message := self._next_message(deadline)).command
+            command = (message := self._inbox.popleft()).command
             if number(command, "CommandField") & 0x8000 == 0:
                 self._inbox.appendleft(message)
                 raise PduError("a request arrived while a response was due", UNEXPECTED_PDU)
             if number(command, "MessageIDBeingRespondedTo") == message_id:
                 return message
+
+    def _abandonable(self, message_id: int, tick: Callable[[], None]) -> None:
+        try:
+            tick()
+        except GatewayError:
+            self._abandoned = message_id
+            raise
 
     def cancelled(self) -> bool:
         """Say whether the running operation was cancelled, having read what arrived; raises PeerError."""
@@ -278,7 +289,14 @@ class Association:
             if number(message.command, "MessageIDBeingRespondedTo") == self._operation:
                 self._cancelled = True
             return
+        if self._is_abandoned(message):
+            self._abandoned = None
+            return
         self._inbox.append(message)
+
+    def _is_abandoned(self, message: Message) -> bool:
+        is_response = number(message.command, "CommandField") & 0x8000
+        return bool(is_response) and number(message.command, "MessageIDBeingRespondedTo") == self._abandoned
 
     # -- sending -----------------------------------------------------------------------------------------
 

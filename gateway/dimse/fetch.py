@@ -1,101 +1,213 @@
-"""Fetch instances from the archive into files, several at a time, in the order asked for."""
+"""Fetch instances from the archive into files: whole series in one request, single instances in parallel."""
 
-import contextlib
-import itertools
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+import structlog
 
 from gateway.dicomweb.client import Client
-from gateway.errors import AnswerUnreadable, DataSetError, GatewayError
+from gateway.dimse.expansion import Expansion, Series, Target
+from gateway.dimse.scratch import Content, Scratch
+from gateway.dimse.shares import ArchiveShares
+from gateway.dimse.waiting import take_waiting
+from gateway.errors import (
+    AnswerUnreadable,
+    ArchiveBusy,
+    ArchiveUnreachable,
+    Cancelled,
+    DataSetError,
+    GatewayError,
+    SignInRefused,
+)
 from gateway.translate.part10 import FileMeta, read_file_meta
 
+log = structlog.get_logger("gateway.dimse")
+
 _PARALLEL = 4
-_AHEAD = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Name an instance to retrieve."""
-
-    study: str
-    series: str
-    sop_class: str
-    sop_instance: str
+_AHEAD = 8  # instances
+_AHEAD_BYTES = 1 << 29
+_PATIENCE = 2.0  # seconds that a series' request may stand still because its destination is slow
+_GIVE_UP = 8  # requests in a row that an archive did not answer
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Hold an instance's file with its File Meta, or the error that kept it from being one."""
+    """Hold an instance as a Part 10 file with its File Meta, or the error that kept it from being one.
+
+    `derived` says that the archive does not hold it like this.
+    """
 
     target: Target
-    path: Path | None = None
+    content: Content | None = None
     meta: FileMeta | None = None
     error: GatewayError | None = None
+    derived: bool = False
+
+    @property
+    def size(self) -> int:
+        """Give its bytes."""
+        return self.content.size if self.content is not None else 0
 
     def discard(self) -> None:
-        """Remove the file; a second call does nothing."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        """Let go of the content; a second call does nothing."""
+        if self.content is not None:
+            self.content.discard()
 
 
-def fetch(archive: Client, targets: Iterable[Target], scratch: Callable[[], Path]) -> Iterator[Fetched]:
-    """Yield every target in order, fetched a few ahead in parallel; the caller discards each.
+class Fetch:
+    """Iterate over the instances of an expansion as they arrive; the caller discards each.
 
-    `scratch` names a file for each. What was fetched ahead is removed when the iteration ends early.
+    A few are fetched ahead, at most half a gigabyte of them. A series' request that is refused, breaks off, lacks
+    instances or stands still for too long is made up for instance by instance. Raises what ended the expansion.
     """
-    waiting: deque[Future[Fetched]] = deque()
-    left = iter(targets)
-    pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="fetch")
-    try:
-        waiting.extend(pool.submit(_fetch, archive, target, scratch()) for target in itertools.islice(left, _AHEAD))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(_fetch, archive, target, scratch()) for target in itertools.islice(left, 1))
-    finally:
-        for future in waiting:
-            if not future.cancel():
-                future.add_done_callback(_discard)
-        pool.shutdown(wait=False)
 
+    def __init__(self, archive: Client, expansion: Expansion, scratch: Scratch, shares: ArchiveShares) -> None:
+        self._archive = archive
+        self._expansion = expansion
+        self._scratch = scratch
+        self._shares = shares
+        self._changed = threading.Condition()
+        self._ready: deque[Fetched] = deque()
+        self._running = _PARALLEL
+        self._left = False
+        self._unanswered = 0
 
-def _discard(future: "Future[Fetched]") -> None:
-    if not future.cancelled():
-        future.result().discard()
+    def __iter__(self) -> Iterator[Fetched]:
+        for _ in range(_PARALLEL):
+            threading.Thread(target=self._work, name="fetch", daemon=True).start()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ready or not self._running or self._left)
+                if self._left:
+                    return
+                fetched = self._ready.popleft() if self._ready else None
+                self._changed.notify_all()
+            if fetched is None:
+                self._expansion.completed()
+                return
+            yield fetched
 
+    def leave(self) -> None:
+        """End the iteration and remove what was fetched ahead; requests under way end by themselves."""
+        with self._changed:
+            self._left = True
+            ready, self._ready = self._ready, deque()
+            self._changed.notify_all()
+        self._expansion.leave()
+        for fetched in ready:
+            fetched.discard()
 
-def _fetch(archive: Client, target: Target, path: Path) -> Fetched:
-    try:
-        with (
-            archive.retrieve(target.study, target.series, target.sop_instance) as instances,
-            path.open("xb") as file,
-        ):
-            count = 0
-            for instance in instances:
-                count += 1
-                for chunk in instance.chunks:
-                    if count == 1:
-                        file.write(chunk)
-            if count != 1:
-                raise AnswerUnreadable(archive.name, f"{count} instances instead of one")
-        return Fetched(target, path, _meta(archive, target, path))
-    except GatewayError as error:
-        failure: GatewayError = error
-    except OSError as error:
-        failure = GatewayError(f"the instance cannot be spooled: {error.strerror}")
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-    return Fetched(target, error=failure)
-
-
-def _meta(archive: Client, target: Target, path: Path) -> FileMeta:
-    with path.open("rb") as file:
+    def _work(self) -> None:
         try:
-            meta = read_file_meta(file)
+            while (unit := self._expansion.take(self._shares.streams)) is not None:
+                if isinstance(unit, Series):
+                    try:
+                        self._series(unit)
+                    finally:
+                        self._expansion.finished(unit, self._shares.streams)
+                else:
+                    self._put(self._instance(unit))
+        except Cancelled:
+            pass  # nobody waits for the rest
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def _instance(self, target: Target) -> Fetched:
+        """Take one instance from the outbox or fetch it, unless the archive has not answered a row of requests."""
+        try:
+            content = take_waiting(target, self._scratch)
+            if content is not None:
+                return Fetched(target, content, _meta("outbox", content))
+        except GatewayError as error:
+            return Fetched(target, error=error)
+        if self._unanswered >= _GIVE_UP:
+            return Fetched(target, error=ArchiveUnreachable(self._archive.name, "did not answer a row of requests"))
+        with self._shares.requests.turn(lambda: self._left):
+            fetched = fetch_instance(self._archive, target, self._scratch)
+        silent = isinstance(fetched.error, ArchiveUnreachable | ArchiveBusy | SignInRefused)
+        self._unanswered = self._unanswered + 1 if silent else 0
+        return fetched
+
+    def _series(self, series: Series) -> None:
+        late: Fetched | None = None
+        try:
+            with (
+                self._shares.requests.turn(lambda: self._left),
+                self._archive.retrieve(series.study, series.series) as instances,
+            ):
+                for instance in instances:
+                    fetched = self._part(instance.chunks)
+                    if fetched is not None and not self._put(fetched, _PATIENCE):
+                        late = fetched
+                        break
+        except Cancelled:
+            raise
+        except GatewayError as error:
+            log.warning("series fetched instance by instance", series=series.series, reason=str(error))
+        if late is not None:
+            self._put(late)
+
+    def _part(self, chunks: Iterable[bytes]) -> Fetched | None:
+        """Take a part of a series; none when it is not an instance that is waited for."""
+        content = self._scratch.take(chunks)
+        try:
+            meta = _meta(self._archive.name, content)
+            target = self._expansion.claim(meta.sop_instance)
+        except AnswerUnreadable as error:
+            log.warning("part of a series not used", reason=str(error))
+            target = None
+        if target is None:
+            content.discard()
+            return None
+        return Fetched(target, content, meta)
+
+    def _put(self, fetched: Fetched, patience: float | None = None) -> bool:
+        """Hand an instance over as soon as there is room; give False when there was none in `patience` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._left or self._has_room(), patience):
+                return False
+            if not self._left:
+                self._ready.append(fetched)
+                self._changed.notify_all()
+                return True
+        fetched.discard()
+        raise Cancelled("the instance is not wanted any more")
+
+    def _has_room(self) -> bool:
+        ahead = sum(one.size for one in self._ready)
+        return not self._ready or (len(self._ready) < _AHEAD and ahead < _AHEAD_BYTES)
+
+
+def fetch_instance(archive: Client, target: Target, scratch: Scratch, transfer_syntax: str = "*") -> Fetched:
+    """Fetch one instance as it is stored, or converted by the archive; a failure is in the result."""
+    content: Content | None = None
+    try:
+        with archive.retrieve(
+            target.study, target.series, target.sop_instance, transfer_syntax=transfer_syntax
+        ) as instances:
+            for instance in instances:
+                if content is not None:
+                    raise AnswerUnreadable(archive.name, "more than one instance")
+                content = scratch.take(instance.chunks)
+        if content is None:
+            raise AnswerUnreadable(archive.name, "no instance")
+        meta = _meta(archive.name, content)
+        if meta.sop_instance != target.sop_instance:
+            raise AnswerUnreadable(archive.name, "another instance than the one asked for")
+    except GatewayError as error:
+        if content is not None:
+            content.discard()
+        return Fetched(target, error=error)
+    return Fetched(target, content, meta)
+
+
+def _meta(archive: str, content: Content) -> FileMeta:
+    with content.open() as file:
+        try:
+            return read_file_meta(file)
         except DataSetError as error:
-            raise AnswerUnreadable(archive.name, f"not a Part 10 file: {error}") from error
-    if meta.sop_instance != target.sop_instance:
-        raise AnswerUnreadable(archive.name, "another instance than the one asked for")
-    return meta
+            raise AnswerUnreadable(archive, f"not a Part 10 file: {error}") from error

@@ -32,6 +32,12 @@ _MODELS = {
 FIND_MODELS: Mapping[str, Model] = {f"{root}.1": model for root, model in _MODELS.items()}
 MOVE_MODELS: Mapping[str, Model] = {f"{root}.2": model for root, model in _MODELS.items()}
 GET_MODELS: Mapping[str, Model] = {f"{root}.3": model for root, model in _MODELS.items()}
+# PS3.4 Annexes Y and Z: SOP Instance UID alone names what is wanted
+COMPOSITE_MOVE = "1.2.840.10008.5.1.4.1.2.4.2"
+COMPOSITE_GET = "1.2.840.10008.5.1.4.1.2.4.3"
+WITHOUT_BULK_GET = "1.2.840.10008.5.1.4.1.2.5.3"
+MOVES = frozenset((*MOVE_MODELS, COMPOSITE_MOVE))
+GETS = frozenset((*GET_MODELS, COMPOSITE_GET, WITHOUT_BULK_GET))
 
 IMPLICIT_LE = "1.2.840.10008.1.2"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
@@ -165,7 +171,7 @@ def _context(proposed: ProposedContext, peer: Peer) -> ContextResult:
 def _offered(uid: str, peer: Peer) -> bool:
     if uid == VERIFICATION:
         return "echo" in peer.allow
-    for service, models in (("find", FIND_MODELS), ("move", MOVE_MODELS), ("get", GET_MODELS)):
+    for service, models in (("find", frozenset(FIND_MODELS)), ("move", MOVES), ("get", GETS)):
         if uid in models:
             return service in peer.allow
     if uid == STORAGE_COMMITMENT:

@@ -1,7 +1,9 @@
 """Answer C-MOVE and C-GET: expand by QIDO, fetch by WADO, send as C-STORE sub-operations (PS3.4 C.4.2, C.4.3)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 
 import structlog
 from pydicom.dataset import Dataset
@@ -10,87 +12,74 @@ from gateway.dimse import commands
 from gateway.dimse.ahead import Ahead
 from gateway.dimse.association import Message
 from gateway.dimse.commands import number, text
-from gateway.dimse.fetch import Fetched, Target, fetch
-from gateway.dimse.negotiation import GET_MODELS, MOVE_MODELS
+from gateway.dimse.derive import Derive, as_it_is, derived, some_frames, without_bulk_data
+from gateway.dimse.destination import Destination
+from gateway.dimse.expansion import Expansion, Target
+from gateway.dimse.fetch import Fetch, Fetched
+from gateway.dimse.negotiation import (
+    COMPOSITE_GET,
+    COMPOSITE_MOVE,
+    GET_MODELS,
+    GETS,
+    MOVE_MODELS,
+    MOVES,
+    WITHOUT_BULK_GET,
+)
+from gateway.dimse.progress import Outcome, Progress
 from gateway.dimse.scan import Row, Scan
-from gateway.dimse.senders import OverDestination, OverThisAssociation, Sender
 from gateway.dimse.session import Report, Session, operation
+from gateway.dimse.suboperation import contexts_for, fit, store
+from gateway.dimse.waiting import waiting
 from gateway.errors import (
     AnswerUnreadable,
     Cancelled,
     DestinationUnknown,
     DestinationUnreachable,
+    FramesError,
     GatewayError,
     PeerError,
 )
-from gateway.status import (
-    ALL_SUB_OPERATIONS_FAILED,
-    CANCEL,
-    PENDING,
-    SOP_CLASS_NOT_SUPPORTED,
-    SUB_OPERATIONS_FAILED,
-    SUCCESS,
-    Service,
-    Status,
-    comment,
-    status_of,
-)
+from gateway.status import CANCEL, PENDING, SOP_CLASS_NOT_SUPPORTED, Service, Status, status_of
+from gateway.translate.composite import read_composite
 from gateway.translate.identifier import decode_identifier, encode_identifier
+from gateway.translate.levels import IMAGE, UNIQUE_KEYS
 from gateway.translate.matching import text_of
-from gateway.translate.search import Search, expand_plan, instances_of
+from gateway.translate.search import Model, Negotiated, Search, expand_plan, instances_of
 
 log = structlog.get_logger("gateway.dimse")
 
-_MOST_SUB_OPERATIONS = 65_535  # the counters are US
+_FIRST_PAGE = 20  # instances; their fetching begins while the archive looks for the others
+_OUTCOMES = 16  # that may wait to be counted: who sends does not wait for who answers
+_PENDING_EVERY = 0.05  # seconds
+_LAST_CHANCE = 0.7  # seconds that a sub-operation under way may go on after a cancel
 
 
-@dataclass(slots=True)
-class Progress:
-    """Count sub-operations: remaining + completed + failed + warning stays the total (PS3.4 C.4.2.1.6)."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Say which instances are wanted, and what is made of each."""
 
-    remaining: int = 0
-    completed: int = 0
-    failed: int = 0
-    warning: int = 0
-    failed_instances: list[str] = field(default_factory=list)
-
-    def count(self, sop_instance: str, status: int | None) -> None:
-        """Count one ended sub-operation by its C-STORE status, none when it could not be sent."""
-        self.remaining -= 1
-        if status == SUCCESS:
-            self.completed += 1
-        elif status is not None and (status >> 12 == 0xB or status in (0x0001, 0x0107, 0x0116)):
-            self.warning += 1
-        else:
-            self.failed += 1
-            self.failed_instances.append(sop_instance)
-
-    def counters(self, *, remaining: bool) -> dict[str, int]:
-        """Give the counters as command elements; only a pending or cancelled response names the remaining."""
-        counts = {
-            "NumberOfCompletedSuboperations": self.completed,
-            "NumberOfFailedSuboperations": self.failed,
-            "NumberOfWarningSuboperations": self.warning,
-        }
-        return {"NumberOfRemainingSuboperations": self.remaining, **counts} if remaining else counts
-
-    def final(self) -> Status:
-        """Give the final status of a retrieve that ran to its end."""
-        if self.failed and not self.completed and not self.warning:
-            return Status(ALL_SUB_OPERATIONS_FAILED, "no instance could be sent")
-        if self.failed or self.warning:
-            return Status(SUB_OPERATIONS_FAILED, "some instances failed or had warnings")
-        return Status(SUCCESS, "")
+    search: Search
+    derive: Derive = as_it_is
 
 
 def answer(session: Session, message: Message) -> None:
     """Answer a C-MOVE or C-GET request."""
     is_move = number(message.command, "CommandField") == commands.C_MOVE_RQ
     service = Service.MOVE if is_move else Service.GET
-    progress = Progress()
     with operation(session, service.value) as report:
+        expansion = Expansion((), whole_series=False)
+        progress = Progress(expansion)
         try:
-            status = _retrieve(session, message, service, progress, report)
+            plan = _plan(session, message, service, report)
+            if isinstance(plan, Status):
+                status = plan
+            else:
+                whole = _whole_series(session, plan.search)
+                expansion = Expansion(_pages(session, plan.search), whole_series=whole)
+                progress = Progress(expansion)
+                expansion.start()
+                run = _move if is_move else _get
+                status = run(session, message, expansion, progress, plan.derive)
         except PeerError:
             raise  # nobody is left to answer
         except Cancelled:
@@ -98,6 +87,8 @@ def answer(session: Session, message: Message) -> None:
         except GatewayError as error:
             status = status_of(error, service)
             report.note(reason=str(error))
+        finally:
+            expansion.stop()
         report.note(
             status=status.code,
             completed=progress.completed,
@@ -107,48 +98,61 @@ def answer(session: Session, message: Message) -> None:
         _respond(session, message, status, progress)
 
 
-def _retrieve(session: Session, message: Message, service: Service, progress: Progress, report: Report) -> Status:
-    models = MOVE_MODELS if service is Service.MOVE else GET_MODELS
+def _plan(session: Session, message: Message, service: Service, report: Report) -> Plan | Status:
+    """Read the request; raises IdentifierError, DestinationUnknown before anything is asked from the archive."""
     context = message.context
-    if context.abstract_syntax not in models:
+    if context.abstract_syntax not in (MOVES if service is Service.MOVE else GETS):
         return Status(SOP_CLASS_NOT_SUPPORTED, "the context is not for this operation")
     if service is Service.MOVE:
-        report.note(destination=text(message.command, "MoveDestination"))
-    sender = _sender(session, message, service)
+        title = text(message.command, "MoveDestination")
+        report.note(destination=title)
+        peer = session.config.peers.get(title)
+        if peer is None or peer.port is None:
+            raise DestinationUnknown(title, "is not in the configuration with host and port (peers)")
     identifier = decode_identifier(message.data, context.transfer_syntax, default_charset=session.peer.character_set)
+    model = {**MOVE_MODELS, **GET_MODELS}.get(context.abstract_syntax)
+    if model is None:
+        return _plan_composite(session, context.abstract_syntax, identifier)
     search = expand_plan(
         identifier,
-        models[context.abstract_syntax],
+        model,
         session.archive.profile,
         session.negotiated_for(message),
         default_level=session.peer.default_level or "",
         lenient=session.peer.lenient,
     )
-    with Ahead(session.association, _instances(session, search)) as pages:
-        targets = _targets(pages, session.archive.name)
-    if len(targets) > _MOST_SUB_OPERATIONS:
-        return Status(0xA701, comment(f"{len(targets)} instances are more than {_MOST_SUB_OPERATIONS}"))
-    progress.remaining = len(targets)
-    try:
-        _send_all(session, message, sender, targets, progress)
-    finally:
-        sender.close()
-    return progress.final()
+    return Plan(search)
 
 
-def _sender(session: Session, message: Message, service: Service) -> Sender:
-    if service is Service.GET:
-        return OverThisAssociation(session)
-    destination = text(message.command, "MoveDestination")
-    peer = session.config.peers.get(destination)
-    if peer is None or peer.port is None:
-        raise DestinationUnknown(destination, "is not in the configuration with host and port (peers)")
-    return OverDestination(session, destination, peer, message.identifier)
+def _plan_composite(session: Session, sop_class: str, identifier: Dataset) -> Plan:
+    """Plan for SOP Instance UIDs alone; of the frames of one in several studies the first found is taken."""
+    plain, frames = read_composite(identifier, frames=sop_class in (COMPOSITE_MOVE, COMPOSITE_GET))
+    search = expand_plan(plain, Model.STUDY_ROOT, session.archive.profile, Negotiated(relational=True))
+    if sop_class == WITHOUT_BULK_GET:
+        return Plan(search, without_bulk_data)
+    return Plan(search, as_it_is if frames is None else some_frames(frames))
+
+
+def _whole_series(session: Session, search: Search) -> bool:
+    """Say whether every instance of a series is wanted, and the archive gives all in one answer."""
+    single = any(key.keyword == UNIQUE_KEYS[IMAGE] for key in search.return_keys)
+    return session.archive.profile.series_retrieval and not single
+
+
+def _pages(session: Session, search: Search) -> Iterator[list[Target]]:
+    """Yield the instances that are named; one that cannot be asked for must not be missing in silence."""
+    yield list(waiting(session.outbox, session.route.name, search))
+    for page in _instances(session, search):
+        targets = [_target(row) for row in page]
+        if not all(target.study and target.series and target.sop_instance for target in targets):
+            raise AnswerUnreadable(session.archive.name, "an instance without its UIDs")
+        yield targets
 
 
 def _instances(session: Session, search: Search) -> Iterator[list[Row]]:
-    """Yield the instances that are named, by way of their studies where the archive needs that."""
-    for page in Scan(session.archive, search, session.route.max_scanned).pages():
+    """Yield the rows of the instances, by way of their studies where the archive needs that."""
+    scan = Scan(session.archive, search, session.route.max_scanned, first_page=_FIRST_PAGE)
+    for page in scan.pages():
         if not search.studies_first:
             yield page
             continue
@@ -157,18 +161,6 @@ def _instances(session: Session, search: Search) -> Iterator[list[Row]]:
             if request is None:
                 raise AnswerUnreadable(session.archive.name, "a study without Study Instance UID")
             yield from session.archive.search(request.resource, request.parameters)
-
-
-def _targets(pages: "Ahead[list[Row]]", archive: str) -> list[Target]:
-    """Collect each instance once; one that cannot be asked for must not be missing in silence."""
-    unique: dict[str, Target] = {}
-    for page in pages:
-        for row in page:
-            target = _target(row)
-            if not (target.study and target.series and target.sop_instance):
-                raise AnswerUnreadable(archive, "an instance without its UIDs")
-            unique.setdefault(target.sop_instance, target)
-    return list(unique.values())
 
 
 def _target(row: Row) -> Target:
@@ -180,48 +172,129 @@ def _target(row: Row) -> Target:
     )
 
 
-def _send_all(session: Session, message: Message, sender: Sender, targets: list[Target], progress: Progress) -> None:
-    if not targets:
-        return
-    sender.expect({target.sop_class for target in targets})
+def _fetch(session: Session, expansion: Expansion) -> Fetch:
+    return Fetch(session.archive, expansion, session.scratch(), session.shares.archive(session.route.name))
 
-    def report_progress() -> None:
-        _pending(session, message, progress)
 
-    source: Iterator[Fetched] = fetch(session.archive, targets, session.outbox.scratch)
-    unsent = iter(targets)
+def _move(session: Session, message: Message, expansion: Expansion, progress: Progress, derive: Derive) -> Status:
+    """Send over an association with the destination, in a thread: this one stays attentive to who asked."""
+    title = text(message.command, "MoveDestination")
+    destination = Destination(session, title, session.config.peers[title], message.identifier)
+    fetch = _fetch(session, expansion)
+    reason: GatewayError | None = None
+
+    def outcomes() -> Iterator[Outcome]:
+        with session.shares.destination(title).turn(lambda: destination.stopped), closing(destination):
+            for one in derived(fetch, derive, session.scratch()):
+                yield Outcome(one.target, _sent(one, lambda fetched: destination.send(fetched, expansion.classes)))
+
+    ahead = Ahead(
+        session.association,
+        outcomes(),
+        depth=_OUTCOMES,
+        tick=lambda: _pending(session, message, progress),
+        dispose=progress.count,
+    )
     try:
-        with Ahead(session.association, source, tick=report_progress, dispose=Fetched.discard) as instances:
-            for fetched in instances:
-                try:
-                    status = _send(sender, fetched)
-                finally:
-                    fetched.discard()
-                progress.count(next(unsent).sop_instance, status)
-                if progress.remaining:
-                    report_progress()
+        with ahead as ended:
+            for outcome in ended:
+                progress.count(outcome)
+                _pending(session, message, progress)
     except DestinationUnreachable as error:
         log.warning("destination unreachable", reason=str(error), unsent=progress.remaining)
-        for target in unsent:
-            progress.count(target.sop_instance, None)
+        reason = error
+    finally:
+        fetch.leave()
+        ahead.settle(_LAST_CHANCE)
+        destination.stop()
+    _complete(session, message, expansion, progress)
+    status = progress.final()
+    return status_of(reason, Service.MOVE) if reason is not None and not progress.succeeded else status
 
 
-def _send(sender: Sender, fetched: Fetched) -> int | None:
+def _get(session: Session, message: Message, expansion: Expansion, progress: Progress, derive: Derive) -> Status:
+    """Send over the association itself, in contexts whose SCP role the peer took (PS3.4 C.4.3)."""
+    association, fetch = session.association, _fetch(session, expansion)
+
+    def fitted() -> Iterator[Fetched]:
+        for fetched in derived(fetch, derive, session.scratch()):
+            contexts = contexts_for(association, fetched.meta.sop_class) if fetched.meta else {}
+            yield _fitted(session, fetched, list(contexts))
+
+    try:
+        with Ahead(
+            association,
+            fitted(),
+            tick=lambda: _pending(session, message, progress),
+            dispose=Fetched.discard,
+        ) as instances:
+            for fetched in instances:
+                progress.count(Outcome(fetched.target, _sent(fetched, lambda one: _stored(session, one))))
+                _pending(session, message, progress)
+    finally:
+        fetch.leave()
+    _complete(session, message, expansion, progress)
+    return progress.final()
+
+
+def _fitted(session: Session, fetched: Fetched, accepted: list[str]) -> Fetched:
+    """Give the instance as the peer takes it, the error in it when that cannot be."""
+    try:
+        fitted = fit(session.archive, fetched, accepted, session.scratch())
+    except GatewayError as error:
+        fetched.discard()
+        return Fetched(fetched.target, error=error)
+    if fitted is not fetched:
+        fetched.discard()
+    return fitted
+
+
+def _stored(session: Session, fetched: Fetched) -> int:
+    """Send an instance over the session's own association; a peer that cancelled has little time left to answer."""
+    cancelled_at = 0.0
+
+    def attentive() -> None:
+        nonlocal cancelled_at
+        if session.association.cancelled():
+            cancelled_at = cancelled_at or time.monotonic()
+            if time.monotonic() - cancelled_at >= _LAST_CHANCE:
+                raise Cancelled("the peer cancelled the operation and does not answer")
+
+    return store(session.association, fetched, {}, session.config.listen.network_timeout, attentive)
+
+
+def _sent(fetched: Fetched, send: Callable[[Fetched], int]) -> int | None:
     """Send one instance; give its C-STORE status, none when it could not be sent. The rest goes on."""
     try:
         if fetched.error is not None:
             raise fetched.error
-        return sender.send(fetched)
-    except (Cancelled, DestinationUnreachable, PeerError):
+        return send(fetched)
+    except (Cancelled, DestinationUnreachable, FramesError, PeerError):
         raise
     except GatewayError as error:
         log.warning("sub-operation failed", instance=fetched.target.sop_instance, reason=str(error))
         return None
+    finally:
+        fetched.discard()
+
+
+def _complete(session: Session, message: Message, expansion: Expansion, progress: Progress) -> None:
+    """Wait until all instances are known and count those as failed that did not end."""
+
+    def complete() -> Iterator[None]:
+        expansion.completed()
+        yield None
+
+    with Ahead(session.association, complete(), tick=lambda: _pending(session, message, progress)) as known:
+        for _ in known:
+            progress.fail_the_rest()
 
 
 def _pending(session: Session, message: Message, progress: Progress) -> None:
-    response = commands.response(message.command, PENDING)
-    session.association.send(message.context, {**response, **progress.counters(remaining=True)})
+    """Send a pending response, 20 a second at most, once its counters can be exact and while something is to come."""
+    if progress.is_exact and progress.remaining and progress.is_due(_PENDING_EVERY):
+        response = commands.response(message.command, PENDING)
+        session.association.send(message.context, {**response, **progress.counters(remaining=True)})
 
 
 def _respond(session: Session, message: Message, status: Status, progress: Progress) -> None:

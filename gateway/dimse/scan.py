@@ -53,6 +53,8 @@ class Scan:
     search: Search
     max_scanned: int
     observe: Callable[[Page], None] = lambda _: None
+    first_page: int | None = None
+    """How many entries at most are asked for at first, so that they come early."""
     entries: int = field(init=False, default=0)
     """Entries that the archive answered with, repeats included."""
     malformed: int = field(init=False, default=0)
@@ -84,7 +86,7 @@ class Scan:
         seen: set[tuple[str, ...]] = set()
         for request in search.requests:
             asked = perf_counter()
-            for page in self.archive.search(request.resource, request.parameters):
+            for page in self.archive.search(request.resource, request.parameters, first_page=self.first_page):
                 came = perf_counter()
                 self._count(page)
                 matching = []

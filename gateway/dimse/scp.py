@@ -41,6 +41,7 @@ from gateway.dimse.pdu import (
 )
 from gateway.dimse.reports import Reports
 from gateway.dimse.session import Handler, Route, Session
+from gateway.dimse.shares import Shares
 from gateway.dimse.upper_layer import Connection, TimeIsUp
 from gateway.errors import GatewayError, PeerError
 from gateway.outbox import Outbox
@@ -85,6 +86,7 @@ class Scp:
         self._register = register
         self._census = census
         self._listener = listener
+        self._shares = Shares(config)
         self._tls = _server_context(config.listen.tls) if config.listen.tls else None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._acceptor = threading.Thread(target=self._accept, name="acceptor", daemon=True)
@@ -241,6 +243,7 @@ class Scp:
             outbox=self._outbox,
             negotiated=acceptance.negotiated,
             reports=Reports(association, self._register, timeout=self._config.listen.network_timeout),
+            shares=self._shares,
         )
         collect = association.sink_for
         association.sink_for = lambda message: (

@@ -3,7 +3,7 @@
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -29,10 +29,13 @@ from gateway.errors import DestinationUnreachable, PeerError
 from gateway.status import SUCCESS
 from gateway.translate.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
-MOST_CONTEXTS = 128
 _CONNECT = 10.0  # seconds
 _MAX_PDU = 131_072
 _MAX_DATA_SET = 1 << 20
+
+
+class AssociationRefused(DestinationUnreachable):
+    """Report that the peer answered the association request with a rejection or an abort."""
 
 
 def associate(
@@ -43,12 +46,13 @@ def associate(
     proposals: Sequence[tuple[str, str]],
     timeout: float,
     roles: Mapping[str, tuple[bool, bool]] = MappingProxyType({}),
+    connected: Callable[[Connection], None] = lambda _: None,
 ) -> Association:
     """Open an association with `peer`, one presentation context for each (SOP class, transfer syntax).
 
     At most 128 proposals; `timeout` in seconds for each step. `roles` are what we want to be (SCU, SCP) per SOP
     class where that is not SCU (PS3.7 D.3.3.4): a context is for requests of ours unless the peer refuses them.
-    Raises DestinationUnreachable.
+    `connected` gets the connection as soon as there is one. Raises DestinationUnreachable.
     """
     offered = tuple(ProposedContext(2 * number + 1, uid, (syntax,)) for number, (uid, syntax) in enumerate(proposals))
     request = AssociateRequest(
@@ -66,11 +70,12 @@ def associate(
     )
     connection = _connect(title, peer, timeout)
     try:
+        connected(connection)
         connection.handshake(time.monotonic() + timeout)
         connection.send((encode_request(request),))
         kind, body = connection.next_pdu(time.monotonic() + timeout, whole=True)
         if kind != ASSOCIATE_AC:
-            raise DestinationUnreachable(title, _refusal(kind, bytes(body)))
+            raise AssociationRefused(title, _refusal(kind, bytes(body)))
         answer = decode_accept(bytes(body))
     except PeerError as error:
         connection.close()

@@ -13,6 +13,8 @@ from gateway.delivery import Uploader
 from gateway.dicomweb.client import Client
 from gateway.dimse.association import Association, Message
 from gateway.dimse.reports import Reports
+from gateway.dimse.scratch import Scratch
+from gateway.dimse.shares import Shares
 from gateway.outbox import Duplicates, Outbox
 from gateway.translate.search import Negotiated
 
@@ -45,11 +47,16 @@ class Session:
     outbox: Outbox
     negotiated: Mapping[str, Negotiated]
     reports: Reports
+    shares: Shares
 
     @property
     def archive(self) -> Client:
         """Give the archive's client."""
         return self.route.client
+
+    def scratch(self) -> Scratch:
+        """Give room for instances on their way."""
+        return Scratch(self.outbox.scratch, self.shares.places)
 
     def negotiated_for(self, message: Message) -> Negotiated:
         """Give what was negotiated for the message's SOP class; baseline when nothing was."""

@@ -96,7 +96,7 @@ def read_identity(stream: BinaryIO, transfer_syntax: str) -> Identity:
     found: dict[str, str] = {}
     level, passed = 0, False
     try:
-        for token in tokens(reader, _encoding(syntax)):
+        for token in tokens(reader, encoding_of(syntax)):
             level += {Kind.SEQUENCE: 1, Kind.SEQUENCE_END: -1}.get(token.kind, 0)
             if token.kind is not Kind.ELEMENT:
                 continue
@@ -118,7 +118,8 @@ def _end(stream: BinaryIO) -> int:
     return end
 
 
-def _encoding(syntax: UID) -> Encoding:
+def encoding_of(syntax: UID) -> Encoding:
+    """Say how a data set in a transfer syntax is encoded, apart from its deflation; guessed for unknown ones."""
     if syntax == _IMPLICIT_OF_GE:
         return IMPLICIT
     if not syntax.is_transfer_syntax:

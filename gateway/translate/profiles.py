@@ -66,6 +66,8 @@ class Profile:
     """Warning Reasons with which an instance is stored as it was sent: no peer is told of them."""
     transcodes: frozenset[str] = frozenset({EXPLICIT_VR_LITTLE_ENDIAN})
     """Transfer Syntax UIDs the archive can convert a single instance to on retrieval."""
+    series_retrieval: bool = True
+    """A series can be retrieved in one answer; False: only instance by instance."""
     overwrite: Literal["put", "delete", "none"] = "none"
     """How another instance under the same UID is replaced: PUT, DELETE then POST, or not at all."""
     delete: bool = False
@@ -183,6 +185,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             include_all=False,
             filters=_GOOGLE_FILTERS,
             flat_search=False,
+            series_retrieval=False,
             delete=True,
         ),
     }

@@ -12,9 +12,10 @@ IMPLICIT_LE = "1.2.840.10008.1.2"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
+STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
-C_STORE, C_FIND, C_MOVE = 0x0001, 0x0020, 0x0021
+C_STORE, C_GET, C_FIND, C_MOVE, C_CANCEL = 0x0001, 0x0010, 0x0020, 0x0021, 0x0FFF
 PENDING = (0xFF00, 0xFF01)
 
 _HEADER = struct.Struct(">BxI")
@@ -92,14 +93,22 @@ def fragments(body: memoryview) -> Iterator[Fragment]:
         offset += 4 + length
 
 
-def associate(host: str, port: int, called: str, calling: str, contexts: Sequence[tuple[str, str]]) -> Connection:
-    """Open an association; context IDs are 1, 3, 5 ... in the order of `contexts`."""
+def associate(
+    host: str,
+    port: int,
+    called: str,
+    calling: str,
+    contexts: Sequence[tuple[str, str]],
+    *,
+    scp_of: Sequence[str] = (),
+) -> Connection:
+    """Open an association; context IDs are 1, 3, 5 ... in the order of `contexts`; SCP of the classes `scp_of`."""
     connection = Connection(socket.create_connection((host, port), timeout=600))
     items = _item(0x10, b"1.2.840.10008.3.1.1.1")
     for number, (abstract, transfer) in enumerate(contexts):
         inner = _item(0x30, abstract.encode()) + _item(0x40, transfer.encode())
         items += _item(0x20, bytes((2 * number + 1, 0, 0, 0)) + inner)
-    items += user_information()
+    items += user_information(scp_of)
     fixed = struct.pack(">HH16s16s32s", 1, 0, called.encode().ljust(16), calling.encode().ljust(16), b"")
     try:
         connection.send((_HEADER.pack(ASSOCIATE_RQ, len(fixed + items)), fixed, items))
@@ -143,11 +152,12 @@ def release(connection: Connection) -> None:
         raise WireError(f"PDU {kind} in place of a release response")
 
 
-def user_information() -> bytes:
-    """Give the User Information item: 128 KiB PDUs and a name."""
+def user_information(scp_of: Sequence[str] = ()) -> bytes:
+    """Give the User Information item: 128 KiB PDUs, a name, and the SCP role for some classes."""
+    roles = [_item(0x54, struct.pack(">H", len(sop_class)) + sop_class.encode() + b"\0\1") for sop_class in scp_of]
     return _item(
         0x50,
-        _item(0x51, struct.pack(">I", 131_072)) + _item(0x52, b"2.25.1") + _item(0x55, b"BENCH"),
+        _item(0x51, struct.pack(">I", 131_072)) + _item(0x52, b"2.25.1") + b"".join(roles) + _item(0x55, b"BENCH"),
     )
 
 
@@ -227,15 +237,25 @@ def status_of(command_set: bytes) -> int:
     return int.from_bytes(elements(command_set)[0x0900], "little")
 
 
-def store_response(request: bytes, context: int) -> bytes:
-    """Encode the Success response to a C-STORE request's command set."""
+def cancel(message_id: int) -> bytes:
+    """Encode a C-CANCEL request's command set (PS3.7 9.3.2.3)."""
+    body = (
+        element(0x0100, struct.pack("<H", C_CANCEL))
+        + element(0x0120, struct.pack("<H", message_id))
+        + element(0x0800, b"\x01\x01")
+    )
+    return element(0x0000, struct.pack("<I", len(body))) + body
+
+
+def store_response(request: bytes, context: int, status: int = 0) -> bytes:
+    """Encode the response to a C-STORE request's command set."""
     values = elements(request)
     body = (
         element(0x0002, values[0x0002])
         + element(0x0100, b"\x01\x80")
         + element(0x0120, values[0x0110])
         + element(0x0800, b"\x01\x01")
-        + element(0x0900, b"\0\0")
+        + element(0x0900, struct.pack("<H", status))
         + element(0x1000, values[0x1000])
     )
     return p_data(context, element(0, struct.pack("<I", len(body))) + body, 16_384, is_command=True)

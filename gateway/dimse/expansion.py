@@ -1,0 +1,179 @@
+"""Find the instances that a retrieve names, page by page, and hand them out while more are found."""
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_LONG = 3  # instances of a series from which one request for all of it is the faster way
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Name an instance to retrieve; `waiting` is its file in the outbox, if the archive may not have it yet."""
+
+    study: str
+    series: str
+    sop_class: str
+    sop_instance: str
+    waiting: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Name a series to retrieve in one request."""
+
+    study: str
+    series: str
+
+
+class Expansion:
+    """Read pages of targets in a thread and hand each instance out once; safe from any thread.
+
+    `whole_series` allows to hand out a series in place of its instances. Who takes one claims its instances as
+    they come and says when it is over; what was not claimed by then is handed out one by one.
+    """
+
+    def __init__(self, pages: Iterable[Sequence[Target]], *, whole_series: bool) -> None:
+        self._pages = pages
+        self._whole_series = whole_series
+        self._changed = threading.Condition()
+        self._targets: dict[str, Target] = {}
+        self._waiting: deque[Target] = deque()
+        self._taken: set[str] = set()
+        self._streaming: dict[Series, list[Target]] = {}
+        self._streamed: set[Series] = set()
+        self._classes: dict[str, None] = {}
+        self._complete = False
+        self._left = False
+        self._stopped = False
+        self._error: Exception | None = None
+
+    def start(self) -> None:
+        """Begin to read the pages."""
+        threading.Thread(target=self._read, name="expand", daemon=True).start()
+
+    @property
+    def known(self) -> int:
+        """Give the number of instances found so far."""
+        return len(self._targets)
+
+    @property
+    def total(self) -> int | None:
+        """Give the number of instances, None while it is not known."""
+        return len(self._targets) if self._complete else None
+
+    @property
+    def classes(self) -> list[str]:
+        """Give the SOP classes found so far, in the order of their first instances."""
+        with self._changed:
+            return list(self._classes)
+
+    def completed(self) -> list[Target]:
+        """Wait for the last page and give every instance; raises what ended the reading early."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._complete)
+            if self._error is not None:
+                raise self._error
+            return list(self._targets.values())
+
+    def leave(self) -> None:
+        """Hand out nothing more, and let those go who wait to take; the reading goes on."""
+        with self._changed:
+            self._left = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """End the reading too, with the page that is under way."""
+        self._stopped = True
+        self.leave()
+
+    def take(self, streams: threading.Semaphore) -> Target | Series | None:
+        """Give what to fetch next, None when there is no more; waits for it.
+
+        A series is given only when `streams` can be acquired at once; `finished` releases it. While series of ours
+        are under way the next one waits for them; when others have all streams it is handed out in instances.
+        """
+        with self._changed:
+            while not self._left:
+                unit = self._next(streams)
+                if unit is not None or (self._complete and not self._streaming):
+                    return unit
+                self._changed.wait()
+        return None
+
+    def _next(self, streams: threading.Semaphore) -> Target | Series | None:
+        while self._waiting:
+            target = self._waiting[0]
+            series = Series(target.study, target.series)
+            if target.sop_instance in self._taken:
+                self._waiting.popleft()
+            elif series in self._streaming:
+                self._streaming[series].append(self._waiting.popleft())
+            elif not self._worth_a_stream(series):
+                break
+            elif streams.acquire(blocking=False):
+                self._streamed.add(series)
+                self._streaming[series] = []
+                return series
+            elif self._streaming:
+                return None
+            else:
+                break
+        if not self._waiting:
+            return None
+        target = self._waiting.popleft()
+        self._taken.add(target.sop_instance)
+        return target
+
+    def _worth_a_stream(self, series: Series) -> bool:
+        if not self._whole_series or series in self._streamed:
+            return False
+        first = list(itertools.islice(self._waiting, _LONG))
+        return len(first) == _LONG and all(
+            Series(one.study, one.series) == series and one.waiting is None for one in first
+        )
+
+    def claim(self, sop_instance: str) -> Target | None:
+        """Give the target that arrived with its series, None when it is unexpected or was taken before.
+
+        The archive may send an instance before its page of the search has come: then this waits for the page.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: sop_instance in self._targets or self._complete or self._left)
+            if sop_instance not in self._targets or sop_instance in self._taken:
+                return None
+            self._taken.add(sop_instance)
+            return self._targets[sop_instance]
+
+    def finished(self, series: Series, streams: threading.Semaphore) -> None:
+        """Say that a series' stream is over, whole or not."""
+        streams.release()
+        with self._changed:
+            self._waiting.extendleft(reversed(self._streaming.pop(series)))
+            self._changed.notify_all()
+
+    def _read(self) -> None:
+        try:
+            for page in self._pages:
+                with self._changed:
+                    self._add(page)
+                    self._changed.notify_all()
+                if self._stopped:
+                    return
+        except Exception as error:  # noqa: BLE001 - `completed` raises it where it can be answered
+            self._error = error
+        finally:
+            with self._changed:
+                self._complete = True
+                self._left = self._left or self._error is not None
+                self._changed.notify_all()
+
+    def _add(self, page: Sequence[Target]) -> None:
+        for target in page:
+            if target.sop_instance not in self._targets:
+                self._targets[target.sop_instance] = target
+                self._waiting.append(target)
+                self._classes[target.sop_class] = None
