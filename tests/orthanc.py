@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,16 +17,23 @@ _PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 class Orthanc:
     """An Orthanc on free ports that keeps everything below `folder`; a context manager.
 
-    `modalities` are its DIMSE peers, AE title -> (host, port); `settings` replace parts of its configuration.
+    `modalities` are its DIMSE peers, AE title -> (host, port); `settings` replace parts of its configuration;
+    `environment` is added to ours.
     """
 
     title = "ORTHANC"
 
     def __init__(
-        self, folder: Path, *, modalities: dict[str, tuple[str, int]] | None = None, **settings: Any
+        self,
+        folder: Path,
+        *,
+        modalities: dict[str, tuple[str, int]] | None = None,
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="orthanc-", dir=folder))
         self._modalities = modalities or {}
+        self._environment = environment
         self._settings = settings
         self._stack = ExitStack()
         self.port = 0
@@ -52,7 +60,13 @@ class Orthanc:
         config.write_text(json.dumps(self._configuration()))
         self._client = self._stack.enter_context(httpx.Client(base_url=self.root, timeout=30, trust_env=False))
         process = self._stack.enter_context(
-            processes.running(["Orthanc", config], self._folder / "orthanc.log", self._ready, seconds=60)
+            processes.running(
+                ["Orthanc", config],
+                self._folder / "orthanc.log",
+                self._ready,
+                seconds=60,
+                environment=self._environment,
+            )
         )
         self.pid = process.pid
         return self

@@ -1,15 +1,18 @@
 """Make synthetic CT instances, encoded once as C-STORE PDUs: a prefix of their own and a tail that all share."""
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from bench import wire
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
+from pydicom.filewriter import write_dataset, write_file_meta_info
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.2"  # CT Image Storage
 _ROOT = "1.2.826.0.1.3680043.8.498"
+_BLOCK = 2_048  # PDUs in one piece: what is longer than 32 MB is sent in pieces
 _SERIES = 100  # instances in a series
 
 
@@ -25,7 +28,7 @@ class Batch:
     size: int
     studies: int = 1
     date: str = "20240101"
-    max_pdu: int = 16_384
+    max_pdu: int = 16_382  # the least of what the receivers take (pynetdicom)
 
     @property
     def study(self) -> str:
@@ -43,9 +46,36 @@ class Batch:
         return [self._prefix(number) for number in range(self.count)]
 
     @cached_property
-    def tail(self) -> bytes:
-        """Give the PDUs behind the first."""
-        return wire.p_data(1, bytes(max(0, self.size - self._room)), self.max_pdu, is_command=False)
+    def tails(self) -> list[bytes]:
+        """Give the PDUs behind the first; pieces of a large instance are one and the same object."""
+        block = self._room * _BLOCK
+        whole, rest = divmod(max(0, self.size - self._room), block)
+        if whole and not rest:
+            whole, rest = whole - 1, block
+        piece = wire.p_data(1, bytes(block), self.max_pdu, is_command=False, is_last=False) if whole else b""
+        return [piece] * whole + [wire.p_data(1, bytes(rest), self.max_pdu, is_command=False)]
+
+    def encode(self) -> None:
+        """Encode everything now, so that it is not part of a measure."""
+        _ = self.prefixes, self.tails
+
+    def files(self, folder: Path) -> Path:
+        """Write the instances as Part 10 files into a new folder below `folder`, and give it."""
+        made = folder / f"files-{self.run}"
+        made.mkdir()
+        for number in range(self.count):
+            header = self._header(number)
+            path = made / f"{number:06}.dcm"
+            path.write_bytes(self._file_meta(number) + header + bytes(self.size - len(header)))
+        return made
+
+    def _file_meta(self, number: int) -> bytes:
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SOP_CLASS, self._uid(3, number)
+        meta.TransferSyntaxUID = wire.EXPLICIT_LE
+        buffer = DicomBytesIO()
+        write_file_meta_info(buffer, meta)
+        return bytes(128) + b"DICM" + buffer.getvalue()
 
     @property
     def _room(self) -> int:
@@ -85,6 +115,17 @@ class Batch:
 
     def _uid(self, kind: int, number: int) -> str:
         return f"{_ROOT}.{kind}.{1_000_000 + self.run}.{100_000_000 + number}"
+
+
+class Batches:
+    """Make batches that share no UID."""
+
+    def __init__(self) -> None:
+        self._runs = itertools.count(1)
+
+    def make(self, count: int, size: int, studies: int = 1, date: str = "20240101") -> Batch:
+        """Make the next batch."""
+        return Batch(next(self._runs), count, size, studies, date)
 
 
 def encode(dataset: Dataset) -> bytes:

@@ -1,12 +1,15 @@
 """Generate load: replay pre-encoded instances on several associations, query, move, and take what is moved."""
 
 import contextlib
+import multiprocessing
 import socket
 import struct
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from statistics import median
 from time import perf_counter
 from typing import Self
 
@@ -29,32 +32,69 @@ class Target:
         return wire.associate(self.host, self.port, self.called, CALLING, contexts)
 
 
-def store(target: Target, batch: Batch, associations: int) -> float:
-    """Store a batch, split over associations, each waiting for its response; give the seconds it took.
+@dataclass(frozen=True)
+class Load:
+    """Hold what a load gave: seconds from the first byte to the last response, and for each instance."""
+
+    seconds: float
+    responses: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        """Give the median time to a response in seconds."""
+        return median(self.responses)
+
+
+def store(target: Target, batch: Batch, associations: int) -> Load:
+    """Store a batch, split over associations in a process each, every one waiting for its responses.
 
     Association set-up and release are outside the measure, as with a modality that keeps its association.
     """
-    connections = [target.associate((SOP_CLASS, wire.EXPLICIT_LE)) for _ in range(associations)]
-    with ThreadPoolExecutor(associations) as pool:
-        begun = perf_counter()
-        parts = [
-            pool.submit(_store, connection, batch, range(first, batch.count, associations))
-            for first, connection in enumerate(connections)
-        ]
-        for part in parts:
-            part.result()
-        seconds = perf_counter() - begun
-    for connection in connections:
+    batch.encode()  # before the fork: once for all
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(associations)
+    parts = []
+    for first in range(associations):
+        receiver, sender = fork.Pipe(duplex=False)
+        numbers = range(first, batch.count, associations)
+        process = fork.Process(target=_store, args=(target, batch, numbers, start, sender), daemon=True)
+        process.start()
+        sender.close()
+        parts.append((process, receiver))
+    found = [_received(receiver) for _, receiver in parts]
+    for process, _ in parts:
+        process.join()
+    begun, ended = min(part[0] for part in found), max(part[1] for part in found)
+    return Load(ended - begun, [took for part in found for took in part[2]])
+
+
+def _received(receiver: Connection) -> tuple[float, float, list[float]]:
+    try:
+        begun, ended, took = receiver.recv()
+    except EOFError as error:
+        raise wire.WireError("a sender broke off; its trace is above") from error
+    return begun, ended, took
+
+
+def _store(target: Target, batch: Batch, numbers: Sequence[int], start: Barrier, result: Connection) -> None:
+    try:
+        connection = target.associate((SOP_CLASS, wire.EXPLICIT_LE))
+        start.wait(60)
+        took, begun = [], perf_counter()
+        before = begun
+        for number in numbers:
+            connection.send((batch.prefixes[number], *batch.tails))
+            status = wire.answer(connection)
+            if status != 0:
+                raise wire.WireError(f"C-STORE status {status:04X}H")
+            now = perf_counter()
+            took.append(now - before)
+            before = now
+        result.send((begun, before, took))
         wire.release(connection)
-    return seconds
-
-
-def _store(connection: wire.Connection, batch: Batch, numbers: Sequence[int]) -> None:
-    for number in numbers:
-        connection.send((batch.prefixes[number], batch.tail))
-        status = wire.answer(connection)
-        if status != 0:
-            raise wire.WireError(f"C-STORE status {status:04X}H")
+    except BaseException:
+        start.abort()
+        raise
 
 
 def find(target: Target, identifier: bytes) -> tuple[int, float]:

@@ -19,7 +19,9 @@ C_STORE, C_GET, C_FIND, C_MOVE, C_CANCEL = 0x0001, 0x0010, 0x0020, 0x0021, 0x0FF
 PENDING = (0xFF00, 0xFF01)
 
 _HEADER = struct.Struct(">BxI")
+DATA_HEADER = struct.Struct(">BxIIBB")  # of a P-DATA-TF PDU with its first presentation data value
 _READ = 1 << 20
+_MOST_VECTORS = 64
 
 
 class WireError(Exception):
@@ -73,7 +75,7 @@ class Connection:
         """Send pieces as one stream, without joining them."""
         left = [memoryview(piece) for piece in pieces if len(piece)]
         while left:
-            sent = self.sock.sendmsg(left)
+            sent = self.sock.sendmsg(left[:_MOST_VECTORS])
             while left and sent >= len(left[0]):
                 sent -= len(left.pop(0))
             if sent:
