@@ -35,11 +35,11 @@ def _serve(sock: socket.socket) -> None:
     at = end = 0
     while count := sock.recv_into(view[end:]):
         end += count
+        if at < end and buffer[at] != wire.P_DATA:
+            connection.send((wire.release_answer(),))
+            return
         while at + _HEADER <= end:
-            kind, length, _, context, control = wire.DATA_HEADER.unpack_from(buffer, at)
-            if kind != wire.P_DATA:
-                connection.send((wire.release_answer(),))
-                return
+            _, length, _, context, control = wire.DATA_HEADER.unpack_from(buffer, at)
             following = at + 6 + length
             if control & 1:
                 if following > end:

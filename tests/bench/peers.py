@@ -44,7 +44,7 @@ def gateway(
         Path(mkdtemp(prefix="gateway-", dir=folder)),
         listen=listen,
         archives={"archive": {"url": url, "profile": profile}},
-        ae_titles={"GATEWAY": {"archive": "archive", "acknowledge": "archived"}},
+        ae_titles={"GATEWAY": {"archive": "archive", "acknowledge": "spooled"}},
         unknown_peers="accept",
         **sections,
     )
