@@ -54,6 +54,10 @@ def set_up(level: str, form: str) -> None:
 def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Escape what a peer could use to forge a line: control characters in AE titles and the like."""
     return {
-        key: "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in value) if isinstance(value, str) else value
+        key: value if not isinstance(value, str) or value.isprintable() else _escaped(value)
         for key, value in event.items()
     }
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -8,8 +8,20 @@ from typing import BinaryIO
 from pydicom.uid import UID
 
 from gateway.errors import DataSetError
-from gateway.translate.encoding import BIG_ENDIAN, EXPLICIT, IMPLICIT, Encoding, Inflated, Reader, read_header
-from gateway.translate.tokens import Kind, tokens
+from gateway.translate.encoding import (
+    BIG_ENDIAN,
+    EXPLICIT,
+    IMPLICIT,
+    ITEM_END,
+    SEQUENCE_END,
+    SHORT_LENGTH,
+    UNDEFINED,
+    Encoding,
+    Inflated,
+    Reader,
+    read_header,
+)
+from gateway.translate.tokens import NESTING, Kind, tokens
 
 IMPLEMENTATION_CLASS_UID = "2.25.305828488182831875890203105390285383139"
 IMPLEMENTATION_VERSION_NAME = "DICOMGATEWAY01"
@@ -20,6 +32,11 @@ _LONGEST_UID = 64
 _META = {0x00020002: "sop_class", 0x00020003: "sop_instance", 0x00020010: "transfer_syntax"}
 _IDENTITY = {0x00080016: "sop_class", 0x00080018: "sop_instance", 0x0020000D: "study", 0x0020000E: "series"}
 _LAST = 0x0020000E
+_DELIMITERS = (ITEM_END, SEQUENCE_END)
+_SHORT = frozenset(vr.encode() for vr in SHORT_LENGTH)
+_SHORT_HEAD, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<I")
+_LONGEST_HEAD = 12
+_WINDOW = 4096  # bytes read at a time while going from header to header
 _IMPLICIT_OF_GE = "1.2.840.113619.5.2"  # implicit VR with pixels in big endian
 
 
@@ -91,12 +108,23 @@ def read_identity(stream: BinaryIO, transfer_syntax: str) -> Identity:
     """
     syntax = UID(transfer_syntax)
     deflated = syntax.is_transfer_syntax and syntax.is_deflated
+    encoding = encoding_of(syntax)
+    begin = None if deflated else stream.tell()
+    if begin is not None and encoding.order == "<":
+        found = _walk(stream, explicit=encoding.explicit)
+        if found is not None:
+            return found
+        stream.seek(begin)
+    return _read_identity(stream, encoding, deflated=deflated)
+
+
+def _read_identity(stream: BinaryIO, encoding: Encoding, *, deflated: bool) -> Identity:
     reader = Reader(Inflated(stream), None) if deflated else Reader(stream, stream)
     end = None if deflated else _end(stream)
     found: dict[str, str] = {}
     level, passed = 0, False
     try:
-        for token in tokens(reader, encoding_of(syntax)):
+        for token in tokens(reader, encoding):
             level += {Kind.SEQUENCE: 1, Kind.SEQUENCE_END: -1}.get(token.kind, 0)
             if token.kind is not Kind.ELEMENT:
                 continue
@@ -109,6 +137,56 @@ def read_identity(stream: BinaryIO, transfer_syntax: str) -> Identity:
         if not passed or deflated or stream.tell() >= (end or 0):
             raise
     return Identity(**found)
+
+
+def _walk(stream: BinaryIO, *, explicit: bool) -> Identity | None:
+    """Go from header to header in little endian, five times as fast as tokens come; None where only they can tell.
+
+    That is when anything is out of the ordinary or cut. The levels need not be told apart: each item and sequence
+    of undefined length goes one deeper, its delimiter one back, and all else has a length to skip.
+    """
+    end = _end(stream)
+    base = at = stream.tell()
+    window, level = b"", 0
+    found: dict[str, str] = {}
+    while at < end:
+        if at + _LONGEST_HEAD > base + len(window):
+            stream.seek(at)
+            base, window = at, stream.read(_WINDOW)
+        head = _head(window, at - base, explicit=explicit)
+        if head is None:
+            return None
+        tag, vr, length, size = head
+        at += size
+        if tag in _DELIMITERS:
+            level -= 1
+        elif length == UNDEFINED:
+            level += 1
+        else:
+            if level == 0 and tag in _IDENTITY and length <= _LONGEST_UID:
+                stream.seek(at)
+                found[_IDENTITY[tag]] = _uid(stream.read(length))
+            at += length
+        # without VRs inside, outside of a sequence, or deeper than tokens go
+        if (vr == b"UN" and length == UNDEFINED) or (level <= 0 and tag >> 16 == 0xFFFE and tag != SEQUENCE_END):
+            return None
+        if not 0 <= level <= 2 * NESTING:
+            return None
+    return Identity(**found) if at == end and level == 0 else None
+
+
+def _head(window: bytes, at: int, *, explicit: bool) -> tuple[int, bytes, int, int] | None:
+    """Read an element's header: tag, VR, length of the value and of the header; None when it is none."""
+    if at + 8 > len(window):
+        return None
+    group, element, vr, short = _SHORT_HEAD.unpack_from(window, at)
+    if explicit and group != 0xFFFE:
+        if vr in _SHORT:
+            return group << 16 | element, vr, short, 8
+        if not (vr.isalpha() and vr.isupper()) or at + 12 > len(window):
+            return None
+        return group << 16 | element, vr, _LENGTH.unpack_from(window, at + 8)[0], 12
+    return group << 16 | element, b"", _LENGTH.unpack_from(window, at + 4)[0], 8
 
 
 def _end(stream: BinaryIO) -> int:

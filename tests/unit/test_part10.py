@@ -138,7 +138,7 @@ def test_the_identity_is_read_from_where_the_stream_stands() -> None:
 def test_values_are_skipped_not_read() -> None:
     stream = Watched(encoded(data_set(depth=2), EXPLICIT))
     assert read_identity(stream, EXPLICIT) == HERE
-    assert stream.taken < 1000
+    assert stream.taken < 20_000  # of 270,000
 
 
 def test_a_uid_that_is_absent_is_empty() -> None:
