@@ -241,6 +241,7 @@ class Association:
                 raise PeerAborted("the peer aborted the association")
             else:
                 raise PduError(f"a PDU of type {kind:02X}H has no place here", UNEXPECTED_PDU)
+            self._take_data()
             if self._inbox or not self.connection.buffered:
                 break
         if self._incoming is not None:
@@ -266,6 +267,14 @@ class Association:
         if fragment.last:
             self._flush(incoming)
             self._deliver(incoming)
+
+    def _take_data(self) -> None:
+        """Take what is in the buffer of a data set under way, most of which looks the same."""
+        incoming = self._incoming
+        if incoming is None or incoming.message is None:
+            return
+        if data := self.connection.data(incoming.context.identifier):
+            incoming.pieces.append(data)
 
     def _begin(self, incoming: _Incoming) -> None:
         message = incoming.message = Message(incoming.context, commands.decode(bytes(incoming.command)))

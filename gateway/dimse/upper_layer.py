@@ -5,6 +5,7 @@ used again and again; fragments are handed on as memoryviews of it, valid until 
 """
 
 import contextlib
+import mmap
 import os
 import select
 import socket
@@ -75,7 +76,8 @@ class Connection:
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._max_pdu = max_pdu
         self._timeout = timeout
-        self._buffer = bytearray(max(_BUFFER, 2 * max_pdu))
+        # Not a bytearray, all of which would be in memory: an idle association has touched a page or two
+        self._buffer = mmap.mmap(-1, max(_BUFFER, 2 * max_pdu))
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -147,6 +149,29 @@ class Connection:
                     return kind, body
             self._make_room(needed)
             self._fill(deadline)
+
+    def data(self, context: int) -> memoryview:
+        """Take the whole PDUs in the buffer that hold one fragment of a data set each, not the last one's.
+
+        The fragments come as one piece, moved together over their headers; it is valid until the next read.
+        """
+        at, begin, end = self._start, self._start, self._start
+        while self._end - at >= _DATA_HEADER.size:
+            kind, length, inner, identifier, header = _DATA_HEADER.unpack_from(self._buffer, at)
+            following = at + 6 + length
+            if following > self._end or (kind, identifier, header) != (P_DATA, context, 0):
+                break
+            if inner != length - 4 or not 6 <= length <= self._max_pdu:
+                break
+            size = length - 6
+            if end == begin:
+                begin = end = at + 12
+            else:
+                self._view[end : end + size] = self._view[at + 12 : following]
+            end += size
+            at = following
+        self._start = at
+        return self._view[begin:end]
 
     @property
     def buffered(self) -> bool:

@@ -47,6 +47,30 @@ def test_any_chunking_of_the_stream_gives_the_same_data(step: int) -> None:
     peer.close()
 
 
+def test_the_fragments_in_the_buffer_come_as_one_piece_up_to_the_first_that_is_not_plain_data() -> None:
+    peer, connection = pair()
+    plain = [random.Random(number).randbytes(2 * number) for number in range(1, 200)]
+    stream = b"".join(b"".join(data_pdus(3, piece, 16_384, command=False, last=False)) for piece in plain)
+    two = struct.pack(">BxIIBB", P_DATA, 2 * 8, 4, 3, 0) + b"ab" + struct.pack(">IBB", 4, 3, 0) + b"cd"
+    others = [
+        b"".join(data_pdus(5, b"ef", 16_384, command=False, last=False)),
+        b"".join(data_pdus(3, b"gh", 16_384, command=True, last=False)),
+        b"".join(data_pdus(3, b"ij", 16_384, command=False)),
+        struct.pack(">BxIIBB", P_DATA, 8, 1000, 3, 0) + b"no",
+        RELEASE_REQUEST,
+    ]
+    for other in (two, *others):
+        peer.sendall(stream + other)
+        kind, body = connection.next_pdu(soon())
+        found = bytes(body[6:])
+        while connection.buffered and (data := connection.data(3)):
+            found += data
+        assert (kind, found) == (P_DATA, b"".join(plain))
+        assert connection.next_pdu(soon()) == (other[0], other[6:])
+    connection.close()
+    peer.close()
+
+
 @pytest.mark.parametrize("header", [struct.pack(">BxI", P_DATA, 16_385), struct.pack(">BxI", 9, 4), b"GET / "])
 def test_a_forbidden_type_or_length_is_refused_from_its_header(header: bytes) -> None:
     peer, connection = pair()
