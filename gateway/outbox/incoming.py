@@ -85,9 +85,15 @@ class Incoming:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
-    def seal(self) -> None:
-        """End the writing and bring the bytes to the disk; raises SpoolFull or SpoolBroken."""
+    def seal(self, path: Path) -> None:
+        """Move the file to its place and bring its bytes to the disk; raises SpoolFull or SpoolBroken.
+
+        In this order, for the sync of a new file brings its name along on most file systems, and a file in place
+        without a row is only a stray.
+        """
         try:
+            self.path.rename(path)
+            self.path = path
             os.fsync(self._descriptor)
             self.close()
         except OSError as error:

@@ -13,11 +13,11 @@ _MOST = 256  # operations in one transaction: other processes wait for it
 
 
 class _Ticket(Generic[T]):
-    __slots__ = ("error", "finished", "operation", "prepare", "result")
+    __slots__ = ("error", "finished", "operation", "result", "settle")
 
-    def __init__(self, operation: Callable[[sqlite3.Connection], T], prepare: Callable[[], None] | None) -> None:
+    def __init__(self, operation: Callable[[sqlite3.Connection], T], *, settle: bool) -> None:
         self.operation = operation
-        self.prepare = prepare
+        self.settle = settle
         self.result: T | None = None
         self.error: BaseException | None = None
         self.finished = False
@@ -40,13 +40,13 @@ class Journal:
         self._waiting: deque[_Ticket[object]] = deque()
         self._turn = threading.Lock()
 
-    def run(self, operation: Callable[[sqlite3.Connection], T], *, prepare: Callable[[], None] | None = None) -> T:
+    def run(self, operation: Callable[[sqlite3.Connection], T], *, settle: bool = False) -> T:
         """Return the operation's result once it is on the disk; an operation that raises changes nothing.
 
-        `prepare` runs before the transaction, and what it did to the folder is on the disk before that begins.
-        Raises what either raised, or the OSError or sqlite3.Error for which nothing of the group was written.
+        With `settle` what the caller did to the folder is on the disk before the transaction begins. Raises what
+        the operation raised, or the OSError or sqlite3.Error for which nothing of the group was written.
         """
-        ticket = _Ticket(operation, prepare)
+        ticket = _Ticket(operation, settle=settle)
         self._waiting.append(ticket)  # type: ignore[arg-type]
         with self._turn:
             while not ticket.finished:
@@ -63,9 +63,10 @@ class Journal:
     def _lead(self) -> None:
         group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
         try:
-            self._prepare(group)
+            if any(ticket.settle for ticket in group):
+                self._settle()
             with self._alone:
-                self._write([ticket for ticket in group if ticket.error is None])
+                self._write(group)
         except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.rollback()
@@ -77,22 +78,7 @@ class Journal:
             for ticket in group:
                 ticket.finished = True
 
-    def _prepare(self, group: list[_Ticket[object]]) -> None:
-        prepared = 0
-        for ticket in group:
-            if ticket.prepare is None:
-                continue
-            try:
-                ticket.prepare()
-                prepared += 1
-            except OSError as error:
-                ticket.error = error
-        if prepared:
-            self._settle()
-
     def _write(self, group: list[_Ticket[object]]) -> None:
-        if not group:
-            return
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         for ticket in group:

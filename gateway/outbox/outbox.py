@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from pathlib import Path
 
 from gateway.errors import DataSetError, SpoolFull
@@ -107,17 +106,15 @@ class Outbox(Ledger):
         """
         if incoming.size <= incoming.offset:
             raise DataSetError("the data set is empty")
-        incoming.seal()
         identifier = int(incoming.path.name, 16)
+        incoming.seal(self._folder / file_name(identifier))
         received = queue.Received(identifier, arrival, incoming.size, incoming.digest, self._clock())
-        target = self._folder / file_name(identifier)
         try:
             receipt, unwanted = self._journal.run(
-                lambda connection: queue.enter(connection, received, duplicates, self._limits),
-                prepare=partial(os.rename, incoming.path, target),
+                lambda connection: queue.enter(connection, received, duplicates, self._limits), settle=True
             )
         except (OSError, sqlite3.Error) as error:
-            target.unlink(missing_ok=True)
+            incoming.discard()
             raise spool_error(error) from error
         incoming.given()
         self._remove([unwanted] if unwanted else [])

@@ -75,7 +75,7 @@ def test_file_folder_and_log_are_synced_in_that_order_before_the_acknowledgement
         monkeypatch.setattr(os, "rename", noted(os.rename, lambda _, to: f"rename to {Path(to).parent.name}"))
         put(watched, arrival(), b"x")
     writing = [step for step in dict.fromkeys(steps) if step not in {"SAVEPOINT", "SELECT", "RELEASE", "--"}]
-    assert writing == ["sync file", f"rename to {tmp_path.name}", "sync folder", "BEGIN", "INSERT", "COMMIT"]
+    assert writing == [f"rename to {tmp_path.name}", "sync file", "sync folder", "BEGIN", "INSERT", "COMMIT"]
 
 
 def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox: Outbox) -> None:
@@ -437,14 +437,14 @@ def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) ->
     transactions: list[str] = []
     connection.set_trace_callback(transactions.append)
     gate = threading.Event()
-    journal = Journal(connection, lambda: settled.append(1), nullcontext())
+    journal = Journal(connection, lambda: settled.append(gate.wait()), nullcontext())
     results: dict[int, object] = {}
 
     def insert(number: int) -> None:
         try:
             results[number] = journal.run(
                 lambda c: c.execute("INSERT INTO t VALUES (?) RETURNING n", (number,)).fetchone()[0],
-                prepare=(lambda: (gate.wait(), None)[1]) if number == 0 else lambda: None,
+                settle=True,
             )
         except sqlite3.IntegrityError as error:
             results[number] = error
@@ -463,7 +463,7 @@ def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) ->
 
 
 def let_wait(journal: Journal, operation: Callable[[sqlite3.Connection], object]) -> None:
-    journal._waiting.append(_Ticket(operation, None))  # as if a thread had just come
+    journal._waiting.append(_Ticket(operation, settle=False))  # as if a thread had just come
 
 
 def test_an_operation_that_raises_changes_nothing_and_the_others_of_its_group_are_written(tmp_path: Path) -> None:
