@@ -105,8 +105,8 @@ def orthanc_polled(folder: Path, url: str) -> Iterator[Peer]:
 
 def _forwarding(folder: Path, url: str, environment: Mapping[str, str] | None = None, **settings: Any) -> Orthanc:
     web = {"Enable": True, "Root": "/dicom-web/", "EnableWado": False, "Ssl": False}
-    servers = {"Servers": {"archive": [f"{url}/"]}}
-    return Orthanc(folder, environment=environment, SyncStorageArea=True, DicomWeb=web | servers, **settings)
+    forwarding = {"DicomWeb": web | {"Servers": {"archive": [f"{url}/"]}}, "JobsHistorySize": 10, **settings}
+    return Orthanc(folder, environment=environment, SyncStorageArea=True, **forwarding)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from time import perf_counter
 from bench import peers
 from bench.instances import Batches
 from bench.load import store
-from bench.measure import ACCEPT, CPU, PEAK, RATE, Sample, interleaved, show
+from bench.measure import ACCEPT, CPU, PEAK, RATE, Column, Sample, interleaved, show
 from bench.peers import NODELAY, Peer
 from bench.sizes import CT, TINY, Sizes
 
+_SAFE = Column("safe", "instances/s until all is on the disk", better="more")
 OURS = "gateway (file and row synced)"
 
 
@@ -37,7 +38,7 @@ def generated(folder: Path, sizes: Sizes, batches: Batches) -> None:
                     for system, peer in systems.items()
                 }
                 title = f"Receive {count:,} {name}, {associations} association{'s' * (associations > 1)}"
-                show(title, interleaved(once, sizes.runs), (RATE, ACCEPT, CPU, PEAK), ours=OURS)
+                show(title, interleaved(once, sizes.runs), (RATE, _SAFE, ACCEPT, CPU, PEAK), ours=OURS)
 
 
 def _receive(peer: Peer, batches: Batches, count: int, size: int, associations: int) -> Sample:
@@ -46,10 +47,14 @@ def _receive(peer: Peer, batches: Batches, count: int, size: int, associations: 
     peer.usage.reset_peak()
     before = peer.usage.seconds()
     load = store(peer.target, batch, associations)
+    used = peer.usage.seconds() - before
+    begun = perf_counter()
+    os.sync()  # what the others left to the kernel
     return {
         "rate": count / load.seconds,
+        "safe": count / (load.seconds + perf_counter() - begun),
         "accept": load.median,
-        "cpu": (peer.usage.seconds() - before) / count,
+        "cpu": used / count,
         "peak": peer.usage.peak(),
     }
 
@@ -58,19 +63,23 @@ def sent(folder: Path, sizes: Sizes, batches: Batches) -> None:
     """Print the tables with DCMTK's unmodified senders, which leave Nagle's algorithm on."""
     with ExitStack() as stack:
         ours = stack.enter_context(peers.gateway(folder))
-        for environment, how in (({}, "as installed"), (NODELAY, "TCP_NODELAY=1 for peer and sender")):
+        for receivers, sender_too, how in (
+            ({}, {}, "as installed"),
+            (NODELAY, {}, "TCP_NODELAY=1 for the peer"),
+            (NODELAY, NODELAY, "TCP_NODELAY=1 for peer and sender"),
+        ):
             with ExitStack() as inner:
                 systems = {
                     OURS: ours,
-                    "DCMTK storescp -od": inner.enter_context(peers.storescp(folder, environment)),
-                    "Orthanc": inner.enter_context(peers.orthanc(folder, environment)),
+                    "DCMTK storescp -od": inner.enter_context(peers.storescp(folder, receivers)),
+                    "Orthanc": inner.enter_context(peers.orthanc(folder, receivers)),
                 }
                 for sender, command in _SENDERS.items():
                     once = {}
                     for name, peer in systems.items():
                         # fewer where each of them is waited for 44 ms
-                        count = sizes.stalled if not environment and peer is not ours else sizes.sent
-                        once[name] = partial(_send, command, environment, peer, batches, count, folder)
+                        count = sizes.stalled if not sender_too and peer is not ours else sizes.sent
+                        once[name] = partial(_send, command, sender_too, peer, batches, count, folder)
                     show(f"{sender}, tiny, 10 KiB, {how}", interleaved(once, sizes.runs), (RATE,), ours=OURS)
 
 
