@@ -1,6 +1,5 @@
 """A file that is being received: written as it comes, digested on the way, then committed or discarded."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.errors import GatewayError
+from gateway.outbox.digest import Digest
 from gateway.outbox.faults import spool_error
 
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux
@@ -54,7 +54,7 @@ class Incoming:
         self._on_end = on_end
         self._look_at = _LOOK_EVERY
         self._ours = True
-        self._digest = hashlib.sha256()
+        self._digest = Digest(path, len(header))
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -66,18 +66,25 @@ class Incoming:
 
         Raises SpoolFull when the disk or a limit is full, SpoolBroken when the disk fails; then it is discarded.
         """
-        for buffer in buffers:
-            self._digest.update(buffer)
+        self._digest.update(buffers)
         for start in range(0, len(buffers), _MOST_BUFFERS):
             self._append(buffers[start : start + _MOST_BUFFERS])
+        try:
+            self._digest.written(self.size)
+        except OSError as error:
+            self.discard()
+            raise spool_error(error) from error
         if self.size >= self._look_at:
             self._look_at = self.size + _LOOK_EVERY
             self._look()
 
     @property
     def digest(self) -> bytes:
-        """Return SHA-256 over the data set as far as it was written."""
-        return self._digest.digest()
+        """Return SHA-256 over the data set, which is complete; raises SpoolBroken."""
+        try:
+            return self._digest.value()
+        except OSError as error:
+            raise spool_error(error) from error
 
     def close(self) -> None:
         """End the writing without a sync, for a file that is uploaded before it is acknowledged."""
@@ -102,6 +109,7 @@ class Incoming:
     def discard(self) -> None:
         """Remove the file, unless the outbox has taken it; a second call does nothing."""
         self.close()
+        self._digest.end()
         if self._ours:
             self.path.unlink(missing_ok=True)
             self.given()

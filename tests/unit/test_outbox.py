@@ -88,6 +88,33 @@ def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox:
     assert entry.digest == hashlib.sha256(b"xy" + data).digest()
 
 
+def digesting() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "digest"]
+
+
+def test_a_long_file_is_digested_behind_the_writer_and_waited_for(outbox: Outbox) -> None:
+    pieces = [content(number, 1 << 20) for number in range(40)]
+    with receive(outbox, arrival(), b"xy") as incoming:
+        for piece in pieces:
+            incoming.write(piece[:1000], piece[1000:])
+        assert len(digesting()) == 1
+        outbox.commit(incoming, arrival())
+    (entry,) = claim(outbox)
+    assert entry.digest == hashlib.sha256(b"xy" + b"".join(pieces)).digest()
+    assert digesting() == []
+
+
+def test_a_long_file_that_is_given_up_leaves_no_thread_behind(outbox: Outbox, tmp_path: Path) -> None:
+    with receive(outbox, arrival(), b"xy") as incoming:
+        for _ in range(20):
+            incoming.write(bytes(1 << 20))
+        threads = digesting()
+        assert len(threads) == 1
+    threads[0].join(5)
+    assert not threads[0].is_alive()
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
 def test_an_empty_data_set_is_never_acknowledged(outbox: Outbox, tmp_path: Path) -> None:
     with receive(outbox, arrival(), b"") as incoming, pytest.raises(DataSetError):
         outbox.commit(incoming, arrival())

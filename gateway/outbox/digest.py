@@ -1,0 +1,82 @@
+"""The digest of a file that is being written: at once, or for a long file by a thread that reads after the writer."""
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+_LONG = 16 << 20  # bytes from which a thread is worth its start
+_PIECE = 1 << 20
+
+
+class Digest:
+    """Compute SHA-256 over what follows the first `offset` bytes of a file.
+
+    To digest takes longer than to receive and write; both cores together take what one alone does not.
+    """
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._path = path
+        self._sum = hashlib.sha256()
+        self._offset = self._at = offset
+        self._written = offset
+        self._ended = False
+        self._error: OSError | None = None
+        self._changed = threading.Condition()
+        self._follower: threading.Thread | None = None
+
+    def update(self, buffers: tuple[bytes | bytearray | memoryview, ...]) -> None:
+        """Take what is to be written next; once the file is long it is read from there, after `written`."""
+        if self._follower is None:
+            for buffer in buffers:
+                self._sum.update(buffer)
+                self._at += len(buffer)
+
+    def written(self, size: int) -> None:
+        """Take note that the file has so many bytes now; raises OSError when it cannot be opened."""
+        if self._follower is None:
+            if self._at - self._offset < _LONG:
+                return
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._follower = threading.Thread(target=self._follow, args=(descriptor,), name="digest", daemon=True)
+            self._follower.start()
+        with self._changed:
+            self._written = size
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Give up what has not been digested yet."""
+        with self._changed:
+            self._ended, self._written = True, self._at
+            self._changed.notify()
+
+    def value(self) -> bytes:
+        """Give the digest of all that was written; raises OSError when the file could not be read."""
+        if self._follower is not None:
+            with self._changed:
+                self._ended = True
+                self._changed.notify()
+            self._follower.join()
+        if self._error is not None:
+            raise self._error
+        return self._sum.digest()
+
+    def _follow(self, descriptor: int) -> None:
+        try:
+            while size := self._next():
+                piece = os.pread(descriptor, min(size, _PIECE), self._at)
+                if not piece:
+                    raise OSError(0, "the file has become shorter")
+                self._sum.update(piece)
+                self._at += len(piece)
+        except OSError as error:
+            self._error = error
+        finally:
+            os.close(descriptor)
+
+    def _next(self) -> int:
+        """Wait for bytes to digest; count them, 0 when no more will come."""
+        with self._changed:
+            while self._written <= self._at and not self._ended:
+                self._changed.wait()
+            return max(0, self._written - self._at)
