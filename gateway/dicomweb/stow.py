@@ -9,7 +9,8 @@ from typing import Any
 
 from gateway.errors import SpoolBroken
 
-_PIECE = 65_536  # httpx writes larger pieces in quadratic time
+_PIECE = 65_536
+_LONGEST_PIECE = _PIECE + 1_024  # httpx writes larger pieces in quadratic time
 
 REFERENCED, FAILED, OTHER = "00081199", "00081198", "0008119A"
 _SOP_INSTANCE, _FAILURE_REASON, _WARNING_REASON = "00081155", "00081197", "00081196"
@@ -105,6 +106,18 @@ class Body:
         return parts + len(self._tail)
 
     def __iter__(self) -> Iterator[bytes]:
+        """Give pieces of one size, for each of them costs httpx as much as a small instance."""
+        held: list[bytes] = []
+        size = 0
+        for piece in self._pieces():
+            if size + len(piece) > _LONGEST_PIECE:
+                yield b"".join(held)
+                held, size = [], 0
+            held.append(piece)
+            size += len(piece)
+        yield b"".join(held)
+
+    def _pieces(self) -> Iterator[bytes]:
         for upload in self.uploads:
             yield self._head
             for chunk in upload.chunks():

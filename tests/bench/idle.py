@@ -1,7 +1,7 @@
 """Measure what idle associations cost."""
 
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def table(folder: Path, sizes: Sizes, _: Batches) -> None:
 def _idle(peer: Peer, associations: int, sizes: Sizes) -> Sample:
     with ExitStack() as stack:
         for _ in range(associations):
-            stack.enter_context(closing(peer.target.associate((SOP_CLASS, wire.EXPLICIT_LE))))
+            stack.callback(wire.release, peer.target.associate((SOP_CLASS, wire.EXPLICIT_LE)))
         time.sleep(1)
         peer.usage.reset_peak()
         used = peer.usage.seconds()
