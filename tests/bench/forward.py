@@ -27,14 +27,14 @@ def to_orthanc(folder: Path, sizes: Sizes, batches: Batches) -> None:
         systems = _forwarders(stack, folder, archive)
         stable = stack.enter_context(peers.orthanc_on_stable(folder, archive.url))
         systems["Orthanc, Lua OnStableStudy (1 s)"] = stable
-        _tables("a second Orthanc", archive, systems, sizes, batches)
+        _tables("a second Orthanc", archive, systems, sizes, batches, sizes.few)
 
 
 def to_sink(folder: Path, sizes: Sizes, batches: Batches) -> None:
     """Print the tables of forwarding into an archive that keeps nothing."""
     with ExitStack() as stack:
         archive = stack.enter_context(peers.stow_sink(folder))
-        _tables("a null STOW sink", archive, _forwarders(stack, folder, archive), sizes, batches)
+        _tables("a null STOW sink", archive, _forwarders(stack, folder, archive), sizes, batches, sizes.runs)
 
 
 def _forwarders(stack: ExitStack, folder: Path, archive: Archive) -> dict[str, Peer]:
@@ -45,14 +45,16 @@ def _forwarders(stack: ExitStack, folder: Path, archive: Archive) -> dict[str, P
     }
 
 
-def _tables(where: str, archive: Archive, systems: Mapping[str, Peer], sizes: Sizes, batches: Batches) -> None:
+def _tables(
+    where: str, archive: Archive, systems: Mapping[str, Peer], sizes: Sizes, batches: Batches, runs: int
+) -> None:
     for name, count, size in (
         ("CT, 512 KiB", sizes.ct, CT),
         ("tiny, 10 KiB", sizes.tiny, TINY),
         ("mid, 2.9 MB", sizes.mid, MID),
     ):
         once = {system: partial(_forward, peer, archive, batches, count, size, 4) for system, peer in systems.items()}
-        samples = interleaved(once, sizes.runs)
+        samples = interleaved(once, runs)
         columns = (RATE, _ACCEPTED, ACCEPT, CPU, PEAK)
         show(f"Forward {count:,} {name}, 4 associations, into {where}", samples, columns, ours=OURS)
 
@@ -102,7 +104,7 @@ def far(folder: Path, sizes: Sizes, batches: Batches) -> None:
             "the same, 4 associations": partial(_forward, one, line, batches, 2 * few, CT, 4),
             f"{TUNED}, 50 ms": partial(_forward, tuned, line, batches, 2 * few, CT, 4),
         }
-        samples = interleaved(once, sizes.runs)
+        samples = interleaved(once, sizes.few)
         show(
             "Forward CT, 512 KiB, to a null STOW sink far away",
             samples,

@@ -25,7 +25,7 @@ def table(folder: Path, sizes: Sizes, _: Batches) -> None:
             f"gateway, {_ASSOCIATIONS} associations": partial(_idle, gateway, _ASSOCIATIONS, sizes),
             f"pynetdicom stock, {_OF_STOCK} associations": partial(_idle, stock, _OF_STOCK, sizes),
         }
-        show("Idle associations", interleaved(once, min(3, sizes.runs)), (_SHARE, PEAK))
+        show("Idle associations", interleaved(once, sizes.few), (_SHARE, PEAK))
 
 
 def _idle(peer: Peer, associations: int, sizes: Sizes) -> Sample:

@@ -27,7 +27,7 @@ def table(folder: Path, sizes: Sizes, batches: Batches) -> None:
         }
         once = {name: partial(_store, peer, batches, sizes.big) for name, peer in systems.items()}
         title = f"Receive one multi-frame instance of {sizes.big / 1e9:.2f} GB"
-        show(title, interleaved(once, min(3, sizes.runs)), (_TAKEN, _ANSWERED, _CPU, PEAK), ours="gateway")
+        show(title, interleaved(once, sizes.few), (_TAKEN, _ANSWERED, _CPU, PEAK), ours="gateway")
 
 
 def _store(peer: Peer, batches: Batches, size: int) -> Sample:

@@ -80,7 +80,7 @@ def sent(folder: Path, sizes: Sizes, batches: Batches) -> None:
                         # fewer where each of them is waited for 44 ms
                         count = sizes.stalled if not sender_too and peer is not ours else sizes.sent
                         once[name] = partial(_send, command, sender_too, peer, batches, count, folder)
-                    show(f"{sender}, tiny, 10 KiB, {how}", interleaved(once, sizes.runs), (RATE,), ours=OURS)
+                    show(f"{sender}, tiny, 10 KiB, {how}", interleaved(once, sizes.few), (RATE,), ours=OURS)
 
 
 _SENDERS: Mapping[str, list[str]] = {

@@ -44,7 +44,7 @@ def main() -> None:
     os.environ.pop("TCP_NODELAY", None)  # it would tune the peers that are measured as installed
     sizes = QUICK if given.quick else FULL
     print(f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()};")
-    print(f"{_load()}; {sizes.runs} runs each, systems in turn: median (least to most); MB are 10^6 bytes.")
+    print(f"{_load()}; {sizes.few} or {sizes.runs} runs, systems in turn: median (least to most); MB are 10^6 bytes.")
     begun, batches = perf_counter(), Batches()
     for name in given.tables or _TABLES:
         with tempfile.TemporaryDirectory(prefix=f"bench-{name}-", dir=given.folder) as folder:

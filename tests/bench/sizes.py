@@ -7,7 +7,7 @@ TINY, CT, MID = 10 * 1024, 512 * 1024, 2_900 * 1024
 
 @dataclass(frozen=True)
 class Sizes:
-    """Hold numbers of instances, runs and rows; `big` in bytes."""
+    """Hold numbers of instances, rows and runs, `few` of which where one takes long; `big` in bytes."""
 
     ct: int
     tiny: int
@@ -20,6 +20,7 @@ class Sizes:
     matches: tuple[int, ...]
     rows: int
     runs: int
+    few: int
 
 
 FULL = Sizes(
@@ -34,6 +35,7 @@ FULL = Sizes(
     matches=(1_000, 10_000),
     rows=1_000_000,
     runs=5,
+    few=3,
 )
 QUICK = Sizes(
     ct=60,
@@ -47,4 +49,5 @@ QUICK = Sizes(
     matches=(50, 100),
     rows=50_000,
     runs=2,
+    few=2,
 )
