@@ -20,7 +20,7 @@ def table(folder: Path, sizes: Sizes, _: Batches) -> None:
     """Print the table."""
     with ExitStack() as stack:
         gateway = stack.enter_context(peers.gateway(folder))
-        stock = stack.enter_context(peers.stock(folder, "--associations", str(_OF_STOCK)))
+        stock = stack.enter_context(peers.stock(folder, "--associations", str(2 * _OF_STOCK)))
         once = {
             f"gateway, {_ASSOCIATIONS} associations": partial(_idle, gateway, _ASSOCIATIONS, sizes),
             f"pynetdicom stock, {_OF_STOCK} associations": partial(_idle, stock, _OF_STOCK, sizes),

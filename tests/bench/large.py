@@ -22,7 +22,7 @@ def table(folder: Path, sizes: Sizes, batches: Batches) -> None:
     with ExitStack() as stack:
         systems: Mapping[str, Peer] = {
             "gateway": stack.enter_context(peers.gateway(folder)),
-            "DCMTK storescp -od (not synced)": stack.enter_context(peers.storescp(folder)),
+            "DCMTK storescp -od, not synced": stack.enter_context(peers.storescp(folder)),
             "limit: receiver that keeps nothing": stack.enter_context(peers.null_receiver(folder)),
         }
         once = {name: partial(_store, peer, batches, sizes.big) for name, peer in systems.items()}

@@ -56,7 +56,7 @@ def show(title: str, samples: Mapping[str, Sequence[Sample]], columns: Sequence[
     """Print a table; with `ours`, further columns tell how many times better ours is, run by run."""
     compared = [column for column in columns if column.better] if ours else []
     headings = [column.heading for column in columns]
-    headings += [f"ours better in {column.heading}" for column in compared]
+    headings += [f"{ours} better, times: {column.heading}" for column in compared]
     print(f"\n### {title}\n\n| | {' | '.join(headings)} |\n|---|{'---|' * len(headings)}", flush=True)
     for name, of_name in samples.items():
         cells = [column.cell(of_name) for column in columns]

@@ -17,7 +17,7 @@ from bench.peers import NODELAY, Peer
 from bench.sizes import CT, TINY, Sizes
 
 _SAFE = Column("safe", "instances/s until all is on the disk", better="more")
-OURS = "gateway (file and row synced)"
+OURS = "gateway"
 
 
 def generated(folder: Path, sizes: Sizes, batches: Batches) -> None:
@@ -26,9 +26,9 @@ def generated(folder: Path, sizes: Sizes, batches: Batches) -> None:
         systems = {
             OURS: stack.enter_context(peers.gateway(folder)),
             "gateway, 2 receiving processes": stack.enter_context(peers.gateway(folder, listen={"workers": 2})),
-            "DCMTK storescp -od (not synced)": stack.enter_context(peers.storescp(folder)),
-            "Orthanc as installed (files synced)": stack.enter_context(peers.orthanc(folder)),
-            "pynetdicom stock, files (not synced)": stack.enter_context(peers.stock(folder)),
+            "DCMTK storescp -od, not synced": stack.enter_context(peers.storescp(folder)),
+            "Orthanc as installed, files synced": stack.enter_context(peers.orthanc(folder)),
+            "pynetdicom stock, files not synced": stack.enter_context(peers.stock(folder)),
             "limit: receiver that keeps nothing": stack.enter_context(peers.null_receiver(folder)),
         }
         for name, count, size in (("CT, 512 KiB", sizes.ct, CT), ("tiny, 10 KiB", sizes.tiny, TINY)):
