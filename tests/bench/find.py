@@ -18,8 +18,9 @@ from time import perf_counter
 import httpx
 import processes
 from bench import wire
-from bench.instances import Batch, studies_of
+from bench.instances import Batch, Batches, studies_of
 from bench.load import Target, store
+from bench.sizes import Sizes
 from gateway_process import ROOT, GatewayProcess
 from orthanc import Orthanc
 
@@ -126,8 +127,14 @@ def table(timings: dict[str, list[Timing]], count: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def side_by_side(_folder: Path, sizes: Sizes, _: Batches) -> None:
     """Print the table."""
+    count = sizes.matches[-1]
+    print(f"\n### Query, side by side\n\n{table(rounds(count, 2 * sizes.few + 1), count)}", flush=True)
+
+
+def main() -> None:
+    """Print the table alone."""
     parser = argparse.ArgumentParser(prog="python -m bench.find", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small count, to see that it works")
     quick = parser.parse_args().quick

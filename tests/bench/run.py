@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 
-from bench import backlog, forward, idle, large, query, receive
+from bench import backlog, find, forward, idle, large, query, receive
 from bench.instances import Batches
 from bench.sizes import FULL, QUICK, Sizes
 
@@ -26,6 +26,7 @@ _TABLES: Mapping[str, Callable[[Path, Sizes, Batches], None]] = {
     "outbox": backlog.rates,
     "backlog": backlog.table,
     "query": query.table,
+    "find": find.side_by_side,
 }
 
 
