@@ -55,6 +55,11 @@ class Batch:
         piece = wire.p_data(1, bytes(block), self.max_pdu, is_command=False, is_last=False) if whole else b""
         return [piece] * whole + [wire.p_data(1, bytes(rest), self.max_pdu, is_command=False)]
 
+    @property
+    def tail(self) -> bytes:
+        """Give the PDUs behind the first in one piece."""
+        return b"".join(self.tails)
+
     def encode(self) -> None:
         """Encode everything now, so that it is not part of a measure."""
         _ = self.prefixes, self.tails

@@ -2,7 +2,7 @@
 
 import psutil
 import pytest
-from bench.memory import Memory
+from bench.usage import Usage
 from find_client import Query
 from growing_archive import fill, growing, study
 from queries import identifier_of
@@ -37,10 +37,10 @@ def test_12345_studies_come_once_each_in_flat_memory_while_new_ones_are_stored(a
     }
     with start_gateway(tmp_path / "gateway", **sections, unknown_peers="accept") as gateway:
         before = psutil.Process(gateway.pid).memory_info().rss
-        memory = Memory(gateway.pid)
-        memory.reset()
+        usage = Usage(gateway.pid)
+        usage.reset_peak()
         studies = found(gateway.port, "STUDY", "StudyInstanceUID")
-        grown = memory.peak() - before
+        grown = usage.peak() - before
     assert len(archive.added) > 500  # so that the pages really shifted
     assert len(studies) == len(set(studies))
     assert {study(number) for number in range(STUDIES)} <= set(studies)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dcmtk
 import pytest
-from bench.memory import Memory
+from bench.usage import Usage
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MultiFrameGrayscaleByteSecondaryCaptureImageStorage, generate_uid
 
@@ -55,10 +55,10 @@ def test_a_multi_frame_of_1_gb_is_stored_moved_and_got_in_300_mb(start_gateway, 
     keys = ("QueryRetrieveLevel=STUDY", f"StudyInstanceUID={dataset.StudyInstanceUID}")
     wanted = digest(path, meta_size(path))
     with start_gateway(tmp_path / "gateway") as gateway:
-        memory = Memory(gateway.pid)
+        usage = Usage(gateway.pid)
         assert dcmtk.storescu(gateway.port, path).status == 0x0000
         path.unlink()
-        assert memory.peak() < LIMIT
+        assert usage.peak() < LIMIT
         assert dcmtk.movescu(gateway.port, receiver.title, *keys, model="S").status == 0x0000
         (moved,) = receiver.files
         assert digest(moved, meta_size(moved)) == wanted
@@ -66,4 +66,4 @@ def test_a_multi_frame_of_1_gb_is_stored_moved_and_got_in_300_mb(start_gateway, 
         assert dcmtk.getscu(gateway.port, tmp_path / "got", *keys, model="S").returncode == 0
         (got,) = (tmp_path / "got").iterdir()
         assert digest(got, meta_size(got)) == wanted
-        assert memory.peak() < LIMIT
+        assert usage.peak() < LIMIT
