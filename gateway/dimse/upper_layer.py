@@ -77,7 +77,7 @@ class Connection:
         self._max_pdu = max_pdu
         self._timeout = timeout
         # Not a bytearray, all of which would be in memory: an idle association has touched a page or two
-        self._buffer = mmap.mmap(-1, max(_BUFFER, 2 * max_pdu))
+        self._buffer: mmap.mmap | bytearray = mmap.mmap(-1, max(_BUFFER, 2 * max_pdu))
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

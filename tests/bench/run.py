@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 
-from bench import backlog, find, forward, idle, large, query, receive
+from bench import backlog, find, forward, idle, large, query, receive, web
 from bench.instances import Batches
 from bench.sizes import FULL, QUICK, Sizes
 
@@ -27,6 +27,7 @@ _TABLES: Mapping[str, Callable[[Path, Sizes, Batches], None]] = {
     "backlog": backlog.table,
     "query": query.table,
     "find": find.side_by_side,
+    "web": web.side_by_side,
 }
 
 

@@ -5,7 +5,6 @@ WADO-RS: one study; curl writes the answer to one file as it comes, the client t
 a file for each instance.
 """
 
-import argparse
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 
+from bench.instances import Batches
+from bench.sizes import QUICK, Sizes
 from orthanc import Orthanc
 
 from gateway.dicomweb import Client
@@ -25,11 +26,10 @@ _RUNS, _INSTANCES = 5, 500
 _ACCEPT = 'Accept: multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
-def main() -> None:
+def side_by_side(_folder: Path, sizes: Sizes, _: Batches) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="bench.web", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small counts, to see that it works")
-    table(quick=parser.parse_args().quick)
+    print("\n### The DICOMweb client against curl\n", flush=True)
+    table(quick=sizes is QUICK)
 
 
 def table(*, quick: bool) -> None:
@@ -162,7 +162,3 @@ def _wado_joined(server: Orthanc, study: str, target: Path, expected: int) -> fl
 def _curl(*arguments: str | Path) -> None:
     command = ["curl", "--silent", "--no-progress-meter", "--show-error", "--fail", *map(str, arguments)]
     subprocess.run(command, check=True, timeout=300)
-
-
-if __name__ == "__main__":
-    main()
