@@ -3,9 +3,7 @@
 Every round asks each once, so that a slow moment of the machine falls on all of them.
 """
 
-import argparse
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
@@ -131,18 +129,3 @@ def side_by_side(_folder: Path, sizes: Sizes, _: Batches) -> None:
     """Print the table."""
     count = sizes.matches[-1]
     print(f"\n### Query, side by side\n\n{table(rounds(count, 2 * sizes.few + 1), count)}", flush=True)
-
-
-def main() -> None:
-    """Print the table alone."""
-    parser = argparse.ArgumentParser(prog="python -m bench.find", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small count, to see that it works")
-    quick = parser.parse_args().quick
-    count, runs = (400, 2) if quick else (10_000, 7)
-    print(f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()};", end=" ")
-    print(f"median of {runs} rounds (fastest to slowest).\n")
-    print(table(rounds(count, runs), count))
-
-
-if __name__ == "__main__":
-    main()

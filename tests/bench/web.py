@@ -15,27 +15,24 @@ from pathlib import Path
 from statistics import median
 
 from bench.instances import Batches
-from bench.sizes import QUICK, Sizes
+from bench.sizes import Sizes
 from orthanc import Orthanc
 
 from gateway.dicomweb import Client
 from gateway.translate.generate import ct_series
 
 _BATCH = 10  # instances to a request, as the client's profile has it
-_RUNS, _INSTANCES = 5, 500
 _ACCEPT = 'Accept: multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
 def side_by_side(_folder: Path, sizes: Sizes, _: Batches) -> None:
-    """Print the table."""
-    print("\n### The DICOMweb client against curl\n", flush=True)
-    table(quick=sizes is QUICK)
-
-
-def table(*, quick: bool) -> None:
     """Print the table: MB/s of both, medians, and the ratio of gateway to curl."""
-    instances, runs = (30, 1) if quick else (_INSTANCES, _RUNS)
-    print(f"{instances} CT instances of 512 KiB into and out of Orthanc; median of {runs} runs, taken in turn.\n")
+    print(f"\n### The client against curl, {sizes.ct} CT of 512 KiB into and out of Orthanc\n")
+    table(sizes.ct, sizes.runs)
+
+
+def table(instances: int, runs: int) -> None:
+    """Print the rows."""
     print("| workload | curl MB/s | gateway MB/s | gateway / curl |")
     print("|---|---|---|---|", flush=True)
     with ExitStack() as stack:
