@@ -140,8 +140,10 @@ def test_the_limit_of_associations_counts_over_all_processes(tmp_path: Path) -> 
         assert dcmtk.echoscu(gateway.port, calling="ONE").rejected
         held += [associate("TWO"), associate("THREE")]
         assert dcmtk.echoscu(gateway.port, calling="FOUR").rejected
-        reasons = {line["reason"] for line in lines(gateway, "association rejected")}
-        assert reasons == {"listen.max_associations is reached", "listen.max_associations_per_peer is reached"}
+        limits_reached = {"listen.max_associations is reached", "listen.max_associations_per_peer is reached"}
+        await_true(  # a line is written after the peer has its answer
+            lambda: {line["reason"] for line in lines(gateway, "association rejected")} == limits_reached
+        )
         for connection in held:
             wire.release(connection)
         await_true(lambda: not dcmtk.echoscu(gateway.port, calling="FOUR").rejected, what="room")
@@ -163,6 +165,7 @@ def test_above_the_quota_a_store_gets_a700_and_a_new_association_for_storage_is_
         assert store(gateway, batch, range(6)) == [0x0000] * 3 + [0xA700] * 3
         result = dcmtk.storescu(gateway.port, CT, calling="BENCH")
         assert result.rejected
+        await_true(lambda: lines(gateway, "association rejected"), what="the line of the rejection")
         (line,) = lines(gateway, "association rejected")
         assert "this peer" in str(line["reason"])
         assert dcmtk.echoscu(gateway.port, calling="BENCH").status == 0x0000
