@@ -113,7 +113,7 @@ def _answer(out: Console, client: Client, max_scanned: int, question: Question, 
     pending = "FF01H, for the keys that cannot be matched" if search.unsupported_keys else "FF00H"
     out.print(
         Text(
-            f"{course.matches:,} matches with status {pending}, then 0000H; "
+            f"matches: {course.matches:,}, with status {pending}, then 0000H; "
             f"{scan.entries:,} entries were read, at most {max_scanned:,} may be."
         )
     )
@@ -225,9 +225,9 @@ def _why(key: Key, search: Search, profile: Profile, sent: Mapping[str, object])
         ),
         (key.is_universal, "matches everything: returned"),
         (key.keyword in sent, "the archive may answer more than what matches"),
-        (key.vr == "PN", f"a {profile.name} archive compares names in a way of its own"),
-        (key.vr == "SQ" or not is_filter, f"a {profile.name} archive has no such filter"),
-        (True, f"a {profile.name} archive cannot be sent it here without losing matches"),
+        (key.vr == "PN", f"archives of profile {profile.name} compare names in a way of their own"),
+        (key.vr == "SQ" or not is_filter, f"archives of profile {profile.name} have no such filter"),
+        (True, f"archives of profile {profile.name} cannot be sent it here without losing matches"),
     )
     return next(text for holds, text in reasons if holds)
 
@@ -252,7 +252,7 @@ def _run(scan: Scan, responder: Responder, course: _Course) -> None:
 def _results_table(search: Search, rows: Sequence[Row], title: str) -> Table:
     keys = [key for key in dict.fromkeys(search.return_keys) if key.vr != "SQ"]
     columns = list(dict.fromkeys(keyword_of(key.tag) for key in keys))
-    table = Table(*columns, title=f"the first {len(rows)} results" if rows else "no result")
+    table = Table(*columns, title=f"first results: {len(rows)}" if rows else "no result")
     for row in rows:
         answer = project(search, row, retrieve_aet=title)
         table.add_row(*(Text(_shown(answer, column)) for column in columns))

@@ -49,7 +49,7 @@ def test_it_says_of_each_key_what_is_sent_and_what_is_matched_here_and_why(secti
         "SeriesNumber=1",
     )
     assert is_answered
-    assert "compares names in a way of its own" in line(text, "PatientName", "person name")
+    assert "compare names in a way of their own" in line(text, "PatientName", "person name")
     assert "20240101-" in line(text, "StudyDate", "range")
     assert "returned" in line(text, "PatientID", "matches everything")
     assert "studies/{StudyInstanceUID}/series" in line(text, "NumberOfStudyRelatedSeries", "computed")
@@ -60,10 +60,10 @@ def test_it_says_of_each_key_what_is_sent_and_what_is_matched_here_and_why(secti
 def test_it_shows_the_first_results_and_where_the_time_goes(sections: dict[str, object]) -> None:
     _, text = explained(sections, "PatientName=doe^44*", "ModalitiesInStudy", "NumberOfStudyRelatedSeries")
     assert line(text, "1.2.826.0.1.449", "Doe^449", "OT")
-    assert line(text, "the first 10 results")
+    assert line(text, "first results: 10")
     assert [cell.strip() for cell in line(text, "search studies ").split("│")][2:5] == ["3", "450", "11"]
     assert [cell.strip() for cell in line(text, "search studies/(UID)/series").split("│")][2:4] == ["11", "11"]
-    assert line(text, "11 matches with status FF00H, then 0000H; 450 entries were read")
+    assert line(text, "matches: 11, with status FF00H, then 0000H; 450 entries were read")
 
 
 def test_a_query_that_fails_says_so_with_its_status(sections: dict[str, object]) -> None:
@@ -105,7 +105,7 @@ def test_the_archive_of_a_running_gateway_is_asked_on_its_port(sections: dict[st
     with EmbeddedArchive(tmp_path / "archive") as archive:
         port = int(archive.url.rsplit(":", 1)[1].split("/")[0])
         mine = {"spool": {"folder": str(tmp_path)}, "embedded": {"port": port}}
-        assert "3 matches" in explained(mine, "PatientID")[1]
+        assert "matches: 3" in explained(mine, "PatientID")[1]
         with pytest.raises(ConfigError, match=r"embedded\.port"):
             explained({"spool": {"folder": str(tmp_path)}}, "PatientID")
 
