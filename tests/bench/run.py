@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 
-from bench import backlog, find, forward, idle, large, query, receive, web
+from bench import backlog, find, forward, idle, large, query, receive, retrieve, web
 from bench.instances import Batches
 from bench.sizes import FULL, QUICK, Sizes
 
@@ -26,6 +26,8 @@ _TABLES: Mapping[str, Callable[[Path, Sizes, Batches], None]] = {
     "outbox": backlog.rates,
     "backlog": backlog.table,
     "query": query.table,
+    "retrieve": retrieve.table,
+    "retrieve-large": retrieve.large,
     "find": find.side_by_side,
     "web": web.side_by_side,
 }
