@@ -8,24 +8,30 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 
+from gateway import metrics, recent
 from gateway.commitment import Judge, Register
 from gateway.config import EMBEDDED, Archive, CalledTitle, Config
-from gateway.delivery import Delivery, RetryPolicy, Settings, Uploader, stop_all
+from gateway.delivery import Breaker, Circuit, Delivery, RetryPolicy, Settings, Uploader, stop_all
 from gateway.dicomweb.client import Client
 from gateway.dicomweb.sign_in import sign_in
 from gateway.dimse.census import Census
+from gateway.dimse.records import Records
 from gateway.dimse.reporter import Reporter
 from gateway.dimse.scp import Scp, bind
 from gateway.dimse.session import Route
 from gateway.embedded import server as embedded_server
 from gateway.embedded.server import EmbeddedArchive
 from gateway.errors import ConfigError, Fault, GatewayError
-from gateway.outbox import Limits, Outbox, State
+from gateway.metrics import Recorder
+from gateway.outbox import Entry, Limits, Outbox, State
+from gateway.recent import Recent
 from gateway.translate.profiles import PROFILES
+from gateway.translate.stow_outcomes import Verdict
 
 log = structlog.get_logger("gateway")
 
@@ -51,8 +57,9 @@ def running(config: Config) -> Iterator[Gateway]:
         listener = open_port(config)
         port = listener.getsockname()[1]
         census = stack.enter_context(counting(config))
-        stack.enter_context(delivering(config, archives))
-        stack.enter_context(receiving(config, archives, listener, census))
+        recorder = Recorder()
+        stack.enter_context(delivering(config, archives, recorder))
+        stack.enter_context(receiving(config, archives, recorder, listener, census))
         log.info("listening", host=config.listen.host, port=port, titles=", ".join(config.ae_titles))
         yield Gateway(config, port)
         log.info("stopping", grace=config.listen.grace)
@@ -74,6 +81,7 @@ def spool(config: Config) -> Iterator[None]:
         except BlockingIOError as error:
             fault = Fault("spool.folder", f"{folder} is in use by another gateway")
             raise ConfigError("spool", (fault,)) from error
+        recent.prepare(_recent_file(config))
         yield
 
 
@@ -126,58 +134,65 @@ def open_port(config: Config) -> socket.socket:
 
 
 @contextmanager
-def receiving(config: Config, archives: Archives, listener: socket.socket, census: Census) -> Iterator[None]:
+def receiving(
+    config: Config, archives: Archives, recorder: Recorder, listener: socket.socket, census: Census
+) -> Iterator[None]:
     """Serve associations on a port that other processes may serve as well."""
     with ExitStack() as stack:
         outbox = stack.enter_context(_outbox(config))
         clients = {
-            name: stack.enter_context(connect(name, archives[name]))
+            name: stack.enter_context(connect(name, archives[name], recorder))
             for name in {called.archive for called in config.ae_titles.values()}
         }
         routes = {
             title: _route(called, archives[called.archive], clients[called.archive], outbox)
             for title, called in config.ae_titles.items()
         }
-        stack.enter_context(Scp(config, routes, outbox, _register(stack, config), census, listener))
+        records = Records(recorder, stack.enter_context(Recent(_recent_file(config))), config.peers)
+        stack.enter_context(Scp(config, routes, outbox, _register(stack, config), census, listener, records))
         yield
 
 
 @contextmanager
-def delivering(config: Config, archives: Archives) -> Iterator[None]:
+def delivering(config: Config, archives: Archives, recorder: Recorder) -> Iterator[None]:
     """Deliver what the outbox holds, to every archive that is configured."""
     with ExitStack() as stack:
         outbox = stack.enter_context(_outbox(config))
         deliveries = []
         for name, archive in archives.items():
             pace = archive.delivery
-            client = stack.enter_context(connect(name, archive, connections=pace.connections))
+            client = stack.enter_context(connect(name, archive, recorder, connections=pace.connections))
             settings = Settings(
                 workers=pace.connections,
                 duplicates=archive.duplicates,
                 retry=RetryPolicy(first=pace.retry_first, longest=pace.retry_longest),
             )
-            deliveries.append(Delivery(outbox, client, settings))
+            breaker = Breaker(observe=partial(_note_circuit, recorder, name))
+            observe = partial(_note_delivery, recorder)
+            deliveries.append(Delivery(outbox, client, settings, breaker=breaker, observe=observe))
         stack.callback(stop_all, deliveries, config.listen.grace)
         for delivery in deliveries:
             delivery.start()
         _warn_of_orphans(outbox, archives)
-        _commit(stack, config, archives, outbox)
+        _commit(stack, config, archives, outbox, recorder)
         yield
 
 
-def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox) -> None:
+def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox, recorder: Recorder) -> None:
     """Judge storage commitments and report on them; one process of a gateway does."""
     register = _register(stack, config)
     # Connections of its own: neither does a question wait for a backlog, nor an instance for a thousand questions
     clients = {
-        name: stack.enter_context(connect(name, archive, connections=Judge.CONNECTIONS))
+        name: stack.enter_context(connect(name, archive, recorder, connections=Judge.CONNECTIONS))
         for name, archive in archives.items()
     }
     stack.enter_context(Reporter(config, register))
     stack.enter_context(Judge(register, outbox, clients, patience=config.commitment.patience))
 
 
-def connect(name: str, archive: Archive, *, connections: int | None = None) -> Client:
+def connect(
+    name: str, archive: Archive, recorder: Recorder | None = None, *, connections: int | None = None
+) -> Client:
     """Make a client of an archive; raises ConfigError when a file it needs cannot be read."""
     return Client(
         archive.url,
@@ -192,12 +207,28 @@ def connect(name: str, archive: Archive, *, connections: int | None = None) -> C
         connect_timeout=archive.connect_timeout,
         read_timeout=archive.read_timeout,
         proxy=archive.proxy,
+        observe=partial(_note_request, recorder, name),
     )
 
 
 def outbox_folder(config: Config) -> Path:
     """Say where the outbox lies."""
     return config.spool.folder / "outbox"
+
+
+def _note_request(recorder: Recorder | None, archive: str, operation: str, outcome: str, seconds: float) -> None:
+    if recorder is None:
+        return  # a command asks, not the gateway
+    recorder.add(metrics.REQUESTS, archive, operation, outcome)
+    recorder.observe(metrics.REQUEST_SECONDS, archive, operation, seconds=seconds)
+
+
+def _note_delivery(recorder: Recorder, entry: Entry, verdict: Verdict) -> None:
+    recorder.add(metrics.DELIVERIES, entry.archive, str(verdict.disposition))
+
+
+def _note_circuit(recorder: Recorder, archive: str, circuit: Circuit) -> None:
+    recorder.set(metrics.CIRCUIT_OPEN, archive, value=float(circuit is not Circuit.CLOSED))
 
 
 def _route(called: CalledTitle, archive: Archive, client: Client, outbox: Outbox) -> Route:
@@ -232,3 +263,7 @@ def _warn_of_orphans(outbox: Outbox, archives: Archives) -> None:
     waiting = {total.archive for total in outbox.statistics().totals if total.state is not State.DONE}
     for name in sorted(waiting - archives.keys()):
         log.error("instances wait for an archive that is not configured; add it to archives", archive=name)
+
+
+def _recent_file(config: Config) -> Path:
+    return config.spool.folder / "recent.db"

@@ -20,7 +20,7 @@ from typing import Any
 
 import structlog
 
-from gateway import signals
+from gateway import metrics, signals
 from gateway.app import (
     Gateway,
     counting,
@@ -34,10 +34,13 @@ from gateway.app import (
 )
 from gateway.config import EMBEDDED, Config
 from gateway.errors import ConfigError, Fault
+from gateway.metrics import Metrics
 
 log = structlog.get_logger("gateway")
 
 Part = Callable[[], AbstractContextManager[Any]]
+
+SUPERVISOR = "supervisor"
 
 _STOP = signal.SIGUSR1  # not SIGTERM, which a service manager sends to every process at once
 _SETTLED = 10.0  # seconds after which a start counts as a success
@@ -62,8 +65,10 @@ class _Child:
 class Supervisor:
     """Start processes, watch over them, and stop them in the reverse order."""
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, counts: Metrics) -> None:
         self._grace = grace
+        self._metrics = counts
+        self._recorder = counts.of(SUPERVISOR)
         self._children: list[_Child] = []
 
     def add(self, name: str, part: Part, *, rank: int) -> Any:
@@ -116,6 +121,8 @@ class Supervisor:
         arguments = (child.part, theirs, os.getpid())
         child.process = get_context("fork").Process(target=_run, args=arguments, name=child.name)
         child.process.start()
+        self._recorder.add(metrics.PROCESS_STARTS, child.name)
+        self._recorder.set(metrics.PROCESS_UP, child.name, value=1)
         theirs.close()
         try:
             return ours.recv()
@@ -129,6 +136,8 @@ class Supervisor:
         if process is None:
             return
         process.join()
+        self._recorder.set(metrics.PROCESS_UP, child.name, value=0)
+        self._metrics.of(child.name).end()
         child.pause = _FIRST_PAUSE if time.monotonic() - child.begun > _SETTLED else child.pause * 2
         child.again_at = time.monotonic() + min(child.pause, _LONGEST_PAUSE)
         log.error("a process ended and is started again", process=child.name, exit_code=process.exitcode)
@@ -164,17 +173,19 @@ def supervised(config: Config) -> Iterator[tuple[Gateway, Supervisor]]:
         listener = stack.enter_context(open_port(config))
         port = listener.getsockname()[1]
         census = stack.enter_context(counting(config))
+        receivers = [f"receiver-{number + 1}" for number in range(config.listen.workers)]
+        counts = Metrics([SUPERVISOR, "archive", "delivery", *receivers])
         gc.collect()
         gc.freeze()  # the collector writes to what it looks at, and would unshare the children's memory
-        supervisor = Supervisor(config.listen.grace)
+        supervisor = Supervisor(config.listen.grace, counts)
         stack.callback(supervisor.stop)
         archives = dict(config.archives)
         if uses_embedded(config):
             own = stack.enter_context(open_embedded_port(config))
             archives[EMBEDDED] = supervisor.add("archive", partial(embedded, config, own), rank=0)
-        supervisor.add("delivery", partial(delivering, config, archives), rank=1)
-        for number in range(config.listen.workers):
-            supervisor.add(f"receiver-{number + 1}", partial(receiving, config, archives, listener, census), rank=2)
+        supervisor.add("delivery", partial(delivering, config, archives, counts.of("delivery")), rank=1)
+        for name in receivers:
+            supervisor.add(name, partial(receiving, config, archives, counts.of(name), listener, census), rank=2)
         log.info("listening", host=config.listen.host, port=port, titles=", ".join(config.ae_titles))
         yield Gateway(config, port), supervisor
         log.info("stopping", grace=config.listen.grace)

@@ -24,6 +24,7 @@ class Breaker:
         pause: float = 1.0,
         longest: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[Circuit], None] = lambda _: None,
     ) -> None:
         self._most = failures
         self._first = pause
@@ -34,6 +35,7 @@ class Breaker:
         self._pause = pause
         self._until = 0.0
         self._state = Circuit.CLOSED
+        self._observe = observe
 
     @property
     def state(self) -> Circuit:
@@ -51,19 +53,20 @@ class Breaker:
             left = self._until - self._clock()
             if self._state is Circuit.PROBING or left > 0:
                 return max(left, 0.05)
-            self._state = Circuit.PROBING
+            self._enter(Circuit.PROBING)
             return 0.0
 
     def unused(self) -> None:
         """Give a permit back."""
         with self._lock:
             if self._state is Circuit.PROBING:
-                self._state = Circuit.OPEN
+                self._enter(Circuit.OPEN)
 
     def succeeded(self) -> None:
         """Note that the archive works."""
         with self._lock:
-            self._state = Circuit.CLOSED
+            if self._state is not Circuit.CLOSED:
+                self._enter(Circuit.CLOSED)
             self._failures = 0
             self._pause = self._first
 
@@ -78,5 +81,9 @@ class Breaker:
                 self._pause = min(self._longest, self._pause * 2)
 
     def _open(self, seconds: float) -> None:
-        self._state = Circuit.OPEN
+        self._enter(Circuit.OPEN)
         self._until = max(self._until, self._clock() + seconds)
+
+    def _enter(self, state: Circuit) -> None:
+        self._state = state
+        self._observe(state)

@@ -30,6 +30,10 @@ class Uploader:
         self._scratch = scratch
         self._duplicates = duplicates
 
+    def correlated(self, request_id: str) -> "Uploader":
+        """Give this uploader with requests that carry an X-Request-ID."""
+        return Uploader(self._client.correlated(request_id), self._scratch, duplicates=self._duplicates)
+
     def send(self, items: Sequence[Item]) -> list[Verdict]:
         """Store the items in one request and judge each, in order; never raises for what an archive does.
 

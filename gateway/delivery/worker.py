@@ -157,7 +157,8 @@ class Delivery:
 
     def _send(self, group: Sequence[Entry]) -> Sequence[Verdict]:
         try:
-            return self._uploader.send([Item.of(entry) for entry in group])
+            correlated = self._uploader.correlated(f"{group[0].id:016x}")
+            return correlated.send([Item.of(entry) for entry in group])
         except Exception as error:  # noqa: BLE001 - a worker must live
             # Our own fault; the instances wait, and are set aside if it happens too often.
             self._log.exception("delivery failed", instances=len(group))
@@ -186,7 +187,14 @@ class Delivery:
             if verdict.disposition is not Disposition.DONE:
                 self._postpone(entry, verdict)
             self._observe(entry, verdict)
-        self._log.debug("sent", instances=len(entries), stored=len(done), seconds=round(seconds, 3))
+        self._log.info(
+            "sent",
+            request=f"{entries[0].id:016x}",
+            entries=" ".join(f"{entry.id:016x}" for entry in entries),
+            instances=len(entries),
+            stored=len(done),
+            seconds=round(seconds, 3),
+        )
 
     def _postpone(self, entry: Entry, verdict: Verdict) -> None:
         cause = verdict.cause
@@ -198,7 +206,9 @@ class Delivery:
             wait = delay(cause, entry.attempts, random.random(), self._settings.retry)  # noqa: S311 - only a delay
         if wait is None:
             self._outbox.set_aside(entry.id, reason)
-            self._log.warning("set aside", instance=entry.sop_instance, peer=entry.peer, reason=reason)
+            self._log.warning(
+                "set aside", entry=f"{entry.id:016x}", instance=entry.sop_instance, peer=entry.peer, reason=reason
+            )
         else:
             self._outbox.retry(entry.id, self._clock() + wait, reason)
 

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from gateway.dicomweb.auth import Auth
 from gateway.dicomweb.faults import check, fault, skew
+from gateway.dicomweb.observation import Observe
 from gateway.dicomweb.retrieval import Instance, Instances, Progress
 from gateway.dicomweb.stow import Body, Held, Outcome, Upload, outcomes
 from gateway.dicomweb.transport import JSON, Transport, parsed, tls
@@ -60,6 +61,7 @@ class Client:
         connect_timeout: float = 5,
         read_timeout: float = 30,
         proxy: str | None = None,
+        observe: Observe = lambda _operation, _outcome, _seconds: None,
     ) -> None:
         self.name = name
         self.profile = PROFILES[profile] if isinstance(profile, str) else profile
@@ -74,6 +76,7 @@ class Client:
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             proxy=proxy,
+            observe=observe,
         )
 
     def __enter__(self) -> Self:

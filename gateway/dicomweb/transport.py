@@ -16,6 +16,7 @@ import httpx
 
 from gateway.dicomweb.auth import Auth, Request
 from gateway.dicomweb.faults import archive_errors, check, patiently
+from gateway.dicomweb.observation import Observe, observed
 from gateway.errors import AnswerUnreadable, ArchiveError, ArchiveUnreachable, ConfigError, Fault, MultipartError
 
 JSON = "application/dicom+json"
@@ -45,11 +46,13 @@ class Transport:
         connect_timeout: float,
         read_timeout: float,
         proxy: str | None,
+        observe: Observe,
     ) -> None:
         self.name = name
         self.connections = connections
         self._url = url.rstrip("/")
         self._auth = auth
+        self._observe = observe
         self._correlation: Mapping[str, str] = MappingProxyType({})
         self._http = httpx.Client(
             headers=dict(headers),
@@ -149,11 +152,12 @@ class Transport:
     ) -> httpx.Response:
         if self._http.is_closed:
             raise ArchiveUnreachable(self.name, "the gateway is stopping")
-        with archive_errors(self.name):
+        with observed(self._observe, method, url) as note, archive_errors(self.name):
             # an iterator of its own for each attempt: a repeated body is never an empty one
             content = iter(body) if body is not None else None
             request = self._http.build_request(method, url, headers=headers, content=content)
             response = self._http.send(request, stream=True)
+            note(response.status_code)
             length = response.headers.get("Content-Length", "")
             if response.status_code == 204 or (
                 response.status_code >= 300 and length.isdecimal() and int(length) <= _SMALL

@@ -75,6 +75,16 @@ PROTOCOL_VERSION_UNKNOWN: _Reason = (1, 2, 2)
 CONGESTION: _Reason = (2, 3, 1)
 LOCAL_LIMIT: _Reason = (2, 3, 2)
 
+REASONS: Mapping[_Reason, str] = {
+    APPLICATION_CONTEXT_UNKNOWN: "application context unknown",
+    CALLING_TITLE_UNKNOWN: "calling title not recognized",
+    CALLED_TITLE_UNKNOWN: "called title not recognized",
+    PROTOCOL_VERSION_UNKNOWN: "protocol version unknown",
+    CONGESTION: "temporary congestion",
+    LOCAL_LIMIT: "local limit exceeded",
+}
+"""What the peer is told, for metrics."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import select
 import socket
 import ssl
@@ -39,6 +40,7 @@ from gateway.dimse.pdu import (
     encode_accept,
     encode_reject,
 )
+from gateway.dimse.records import Records
 from gateway.dimse.reports import Reports
 from gateway.dimse.session import Handler, Route, Session
 from gateway.dimse.shares import Shares
@@ -79,6 +81,7 @@ class Scp:
         register: Register,
         census: Census,
         listener: socket.socket,
+        records: Records,
     ) -> None:
         self._config = config
         self._routes = routes
@@ -87,6 +90,7 @@ class Scp:
         self._census = census
         self._listener = listener
         self._shares = Shares(config)
+        self._records = records
         self._tls = _server_context(config.listen.tls) if config.listen.tls else None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._acceptor = threading.Thread(target=self._accept, name="acceptor", daemon=True)
@@ -127,6 +131,10 @@ class Scp:
             return list(self._threads)
 
     def _accept(self) -> None:
+        with self._records.listening():
+            self._accept_until_stopped()
+
+    def _accept_until_stopped(self) -> None:
         ready = select.poll()
         ready.register(self._listener, select.POLLIN)
         ready.register(self._wake, select.POLLIN)
@@ -213,7 +221,8 @@ class Scp:
             if self._stopping:
                 association.stop()
             connection.send((encode_accept(request, acceptance.results, acceptance.user),))
-            self._run(self._session(association, request, acceptance, address))
+            with self._records.association(request.calling, address):
+                self._run(self._session(association, request, acceptance, address))
         finally:
             self._census.leave(place)
             with self._lock:
@@ -244,6 +253,8 @@ class Scp:
             negotiated=acceptance.negotiated,
             reports=Reports(association, self._register, timeout=self._config.listen.network_timeout),
             shares=self._shares,
+            records=self._records,
+            correlation=secrets.token_hex(4),
         )
         collect = association.sink_for
         association.sink_for = lambda message: (
@@ -267,6 +278,7 @@ class Scp:
     def _reject(self, connection: Connection, request: AssociateRequest, rejection: Rejection, address: str) -> None:
         connection.send((encode_reject(rejection.result, rejection.source, rejection.reason),))
         connection.drain(time.monotonic() + _LINGER)
+        self._records.rejection(request.calling, request.called, address, rejection)
         log.warning(
             "association rejected",
             calling=request.calling,
@@ -303,6 +315,7 @@ class Scp:
     def _log_end(session: Session, error: PeerError) -> None:
         log.warning(
             "association ended",
+            request=session.correlation,
             calling=session.calling,
             called=session.called,
             address=session.address,
@@ -314,7 +327,7 @@ def _dispatch(session: Session, message: Message) -> None:
     field = number(message.command, "CommandField")
     handler = _HANDLERS.get(field)
     if handler is not None:
-        _guarded(handler, session, message)
+        _guarded(handler, session.of(message), message)
     elif field & 0x8000:
         raise PduError("a response arrived that nobody waits for", UNEXPECTED_PDU)
     else:
@@ -329,7 +342,9 @@ def _guarded(handler: Handler, session: Session, message: Message) -> None:
     except PeerError:
         raise
     except Exception:
-        log.exception("fault in the gateway", calling=session.calling, called=session.called)
+        log.exception(
+            "fault in the gateway", request=session.correlation, calling=session.calling, called=session.called
+        )
         answer = commands.response(message.command, PROCESSING_FAILURE, "the gateway has failed; see its log")
         session.association.send(message.context, answer)
 

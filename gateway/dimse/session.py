@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Literal
 
@@ -12,6 +12,7 @@ from gateway.config import Config, Peer
 from gateway.delivery import Uploader
 from gateway.dicomweb.client import Client
 from gateway.dimse.association import Association, Message
+from gateway.dimse.records import Records
 from gateway.dimse.reports import Reports
 from gateway.dimse.scratch import Scratch
 from gateway.dimse.shares import Shares
@@ -48,11 +49,23 @@ class Session:
     negotiated: Mapping[str, Negotiated]
     reports: Reports
     shares: Shares
+    records: Records
+    correlation: str
+    """Names the association, and within an operation that one, in the log and towards the archive."""
+
+    def of(self, message: Message) -> "Session":
+        """Give this session for the operation that a message asks for."""
+        return replace(self, correlation=f"{self.correlation}.{message.identifier}")
 
     @property
     def archive(self) -> Client:
-        """Give the archive's client."""
-        return self.route.client
+        """Give the archive's client, whose requests name this session."""
+        return self.route.client.correlated(self.correlation)
+
+    @property
+    def uploader(self) -> Uploader:
+        """Give what stores in the archive, with requests that name this session."""
+        return self.route.uploader.correlated(self.correlation)
 
     def scratch(self) -> Scratch:
         """Give room for instances on their way."""
@@ -86,13 +99,17 @@ def operation(session: Session, service: str) -> Iterator[Report]:
     finally:
         status = report.fields.pop("status", None)
         failed = isinstance(status, int) and status not in (0x0000, 0xFE00)
+        seconds = monotonic() - begun
+        word = "none" if status is None else f"{status:04X}"
+        session.records.operation(session.calling, service, word, seconds, int(report.fields.get("bytes", 0)))
         write = log.warning if failed or status is None else log.info
         write(
             service,
+            request=session.correlation,
             calling=session.calling,
             called=session.called,
             address=session.address,
-            status="none" if status is None else f"{status:04X}H",
-            seconds=round(monotonic() - begun, 3),
+            status=word if status is None else f"{word}H",
+            seconds=round(seconds, 3),
             **report.fields,
         )

@@ -16,6 +16,7 @@ from gateway.errors import DataSetError, GatewayError, IdentityMismatch
 from gateway.outbox import Arrival, Duplicates, Incoming, Receipt
 from gateway.status import DUPLICATE_SOP_INSTANCE, SUCCESS, Service, Status, status_of
 from gateway.translate.part10 import Identity, file_header, read_identity
+from gateway.translate.stow_outcomes import Disposition
 
 _COERCED = 0xB000
 _REJECTED = Status(DUPLICATE_SOP_INSTANCE, "another instance has these UIDs")
@@ -127,6 +128,7 @@ def _spool(session: Session, message: Message, file: Incoming, identity: Identit
         peer=session.calling,
         called=session.called,
     )
+    report.note(entry=file.path.name)
     receipt = session.outbox.commit(file, arrival, duplicates=session.route.duplicates)
     if receipt is not Receipt.QUEUED:
         report.note(duplicate=str(receipt))
@@ -146,9 +148,12 @@ def _archive(session: Session, message: Message, file: Incoming, identity: Ident
         transfer_syntax=message.context.transfer_syntax,
         peer=session.calling,
     )
-    (verdict,) = session.route.uploader.send([item])
-    if reason := str(verdict.cause or verdict.comment):
+    (verdict,) = session.uploader.send([item])
+    reason = str(verdict.cause or verdict.comment)
+    if reason:
         report.note(reason=reason)
+    failure = "" if verdict.disposition is Disposition.DONE else reason or f"{verdict.status:04X}H"
+    session.records.recent.note_stored(identity.study, session.route.name, session.calling, item.size, failure)
     if verdict.status == DUPLICATE_SOP_INSTANCE:
         return CONFLICTS[session.route.duplicates]
     return Status(verdict.status, verdict.comment if verdict.status != SUCCESS else "")

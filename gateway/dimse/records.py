@@ -1,0 +1,59 @@
+"""Take note of what happens on the DIMSE side, for the metrics and the status page."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from gateway import metrics
+from gateway.dimse.negotiation import REASONS, Rejection
+from gateway.metrics import Recorder
+from gateway.recent import Recent
+
+_UNKNOWN = "unknown"  # a caller chooses its AE title: only configured ones become labels
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Note for one process; `peers` are the AE titles that are configured."""
+
+    recorder: Recorder
+    recent: Recent
+    peers: Collection[str]
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note that associations are accepted meanwhile."""
+        self.recorder.set(metrics.LISTENING, value=1)
+        try:
+            yield
+        finally:
+            self.recorder.set(metrics.LISTENING, value=0)
+
+    @contextmanager
+    def association(self, calling: str, address: str) -> Iterator[None]:
+        """Note that an association is open meanwhile."""
+        peer = self._label(calling)
+        self.recorder.add(metrics.ASSOCIATIONS, peer)
+        self.recorder.add(metrics.ASSOCIATIONS_OPEN, peer)
+        self.recent.note_contact(calling, address)
+        try:
+            yield
+        finally:
+            self.recorder.add(metrics.ASSOCIATIONS_OPEN, peer, amount=-1)
+
+    def rejection(self, calling: str, called: str, address: str, rejection: Rejection) -> None:
+        """Note that an association was rejected."""
+        reason = REASONS.get((rejection.result, rejection.source, rejection.reason), _UNKNOWN)
+        self.recorder.add(metrics.REJECTIONS, reason)
+        self.recent.note_refusal(calling, called, address, rejection.words)
+
+    def operation(self, calling: str, service: str, status: str, seconds: float, size: int) -> None:
+        """Note that an operation ended; `size` in bytes."""
+        peer = self._label(calling)
+        self.recorder.add(metrics.OPERATIONS, peer, service, status)
+        self.recorder.observe(metrics.OPERATION_SECONDS, peer, service, seconds=seconds)
+        if size:
+            self.recorder.add(metrics.OPERATION_BYTES, peer, service, amount=size)
+
+    def _label(self, calling: str) -> str:
+        return calling if calling in self.peers else _UNKNOWN
