@@ -14,11 +14,18 @@ from pathlib import Path
 import structlog
 
 from gateway import metrics, recent
+from gateway.admin import password
+from gateway.admin.access import Access, local_names
+from gateway.admin.pages import Pages
+from gateway.admin.parts import Parts
+from gateway.admin.server import serving
+from gateway.admin.watch import Watch
 from gateway.commitment import Judge, Register
-from gateway.config import EMBEDDED, Archive, CalledTitle, Config
+from gateway.config import EMBEDDED, Admin, Archive, CalledTitle, Config
 from gateway.delivery import Breaker, Circuit, Delivery, RetryPolicy, Settings, Uploader, stop_all
 from gateway.dicomweb.client import Client
 from gateway.dicomweb.sign_in import sign_in
+from gateway.dimse import echo
 from gateway.dimse.census import Census
 from gateway.dimse.records import Records
 from gateway.dimse.reporter import Reporter
@@ -27,7 +34,7 @@ from gateway.dimse.session import Route
 from gateway.embedded import server as embedded_server
 from gateway.embedded.server import EmbeddedArchive
 from gateway.errors import ConfigError, Fault, GatewayError
-from gateway.metrics import Recorder
+from gateway.metrics import Metrics, Recorder
 from gateway.outbox import Entry, Limits, Outbox, State
 from gateway.recent import Recent
 from gateway.translate.profiles import PROFILES
@@ -36,6 +43,11 @@ from gateway.translate.stow_outcomes import Verdict
 log = structlog.get_logger("gateway")
 
 Archives = Mapping[str, Archive]
+
+ADMIN = "admin"
+"""The name of the process that serves the status page."""
+
+_ECHO_TIMEOUT = 10.0  # seconds for each step
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +202,54 @@ def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox
     stack.enter_context(Judge(register, outbox, clients, patience=config.commitment.patience))
 
 
+def open_admin_port(settings: Admin) -> socket.socket:
+    """Open the port of the status page."""
+    try:
+        return embedded_server.listen(settings.host, settings.port)
+    except OSError as error:
+        raise ConfigError("admin", (Fault("admin", f"cannot listen: {error.strerror}"),)) from error
+
+
+@contextmanager
+def administering(
+    config: Config, settings: Admin, archives: Archives, counts: Metrics, listener: socket.socket
+) -> Iterator[None]:
+    """Serve the status page, the metrics and the health of a gateway that counts in `counts`."""
+    with ExitStack() as stack:
+        clients = {
+            name: stack.enter_context(connect(name, archive, counts.of(ADMIN), connections=1))
+            for name, archive in archives.items()
+        }
+        calling = next(iter(config.ae_titles))
+        parts = Parts(
+            config=config,
+            metrics=counts,
+            outbox=stack.enter_context(_outbox(config)),
+            recent=stack.enter_context(Recent(_recent_file(config))),
+            archives=clients,
+            echo=lambda title: echo.ask(title, config.peers[title], calling=calling, timeout=_ECHO_TIMEOUT),
+        )
+        secret = _password(settings)
+        hosts = local_names(settings.host) if settings.is_open else ()
+        watch = stack.enter_context(Watch(parts))
+        guarded = Access(Pages(parts, watch).application(), secret=secret, hosts=hosts)
+        stack.enter_context(serving(guarded, settings, listener))
+        yield
+
+
+def _password(settings: Admin) -> str:
+    if settings.password_file is None:
+        return ""
+    try:
+        secret = settings.password_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError("admin", (Fault("admin.password_file", f"cannot be read: {error.strerror}"),)) from error
+    if not password.is_hash(secret):
+        problem = f"{settings.password_file} has no line from 'dicom-gateway admin-password'"
+        raise ConfigError("admin", (Fault("admin.password_file", problem),))
+    return secret
+
+
 def connect(
     name: str, archive: Archive, recorder: Recorder | None = None, *, connections: int | None = None
 ) -> Client:
@@ -224,7 +284,7 @@ def _note_request(recorder: Recorder | None, archive: str, operation: str, outco
 
 
 def _note_delivery(recorder: Recorder, entry: Entry, verdict: Verdict) -> None:
-    recorder.add(metrics.DELIVERIES, entry.archive, str(verdict.disposition))
+    recorder.add(metrics.INSTANCES_SENT, entry.archive, str(verdict.disposition))
 
 
 def _note_circuit(recorder: Recorder, archive: str, circuit: Circuit) -> None:

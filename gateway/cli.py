@@ -10,6 +10,7 @@ import typer
 from gateway import demo as demonstration
 from gateway import explain as explanation
 from gateway import log, queue, signals
+from gateway.admin import password
 from gateway.app import Gateway
 from gateway.config import load
 from gateway.console import DEFAULT, OUT, ConfigFile, configuration, fail
@@ -58,6 +59,12 @@ def check_config(config: ConfigFile = None) -> None:
     except ConfigError as error:
         fail(error)
     OUT.print(f"{path} is right.")
+
+
+@cli.command("admin-password")
+def admin_password() -> None:
+    """Ask for a password for the status page and print the line for admin.password_file."""
+    OUT.print(password.hashed(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)))
 
 
 @cli.command()

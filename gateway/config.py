@@ -1,5 +1,6 @@
 """The configuration: frozen models, read from one YAML file, every fault reported at once."""
 
+import ipaddress
 import os
 import re
 from pathlib import Path
@@ -200,6 +201,36 @@ class Embedded(_Storing):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
+class Admin(_Model):
+    """Say where status page, metrics and health are served and who may see them; `probe` in seconds."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    password_file: Path | None = None
+    tls: ServerTls | None = None
+    probe: Seconds = 30
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether whoever reaches the port may see and do everything."""
+        return self.password_file is None and (self.tls is None or self.tls.ca is None)
+
+    @model_validator(mode="after")
+    def _local_unless_closed(self) -> "Admin":
+        if self.is_open and not _is_local(self.host):
+            raise ValueError(
+                "for other machines it needs password_file, or tls with ca; else leave host at 127.0.0.1"
+            )
+        return self
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Log(_Model):
     """Say how much is logged and in which form."""
 
@@ -218,6 +249,7 @@ class Config(_Model):
     spool: Spool = Spool()
     commitment: Commitment = Commitment()
     embedded: Embedded = Embedded()
+    admin: Admin | None = Admin()
     log: Log = Log()
 
 

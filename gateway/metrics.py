@@ -69,10 +69,10 @@ REQUEST_SECONDS = Series(
     "From an HTTP request to the head of its answer.",
     ("archive", "operation"),
 )
-DELIVERIES = Series(
-    "dicom_gateway_deliveries",
+INSTANCES_SENT = Series(
+    "dicom_gateway_instances_sent",
     "counter",
-    "Attempts to deliver an instance of the outbox, by what came of them.",
+    "Instances sent to an archive, again and again if need be, by what came of it.",
     ("archive", "outcome"),
 )
 CIRCUIT_OPEN = Series(
@@ -96,7 +96,7 @@ _SERIES: Mapping[str, Series] = {
         LISTENING,
         REQUESTS,
         REQUEST_SECONDS,
-        DELIVERIES,
+        INSTANCES_SENT,
         CIRCUIT_OPEN,
         PROCESS_UP,
         PROCESS_STARTS,

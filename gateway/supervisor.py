@@ -1,7 +1,8 @@
-"""Run the gateway as processes: the embedded archive, N that receive, one that delivers.
+"""Run the gateway as processes: the embedded archive, the status page, one that delivers, N that receive.
 
-They share the listening socket and the outbox, nothing else. This process has no threads, so that it can fork at any
-time, and does nothing but start again what ends; what a dead process had under way, the outbox knows.
+They share the listening socket, the outbox and what they count, nothing else. This process has no threads, so that
+it can fork at any time, and does nothing but start again what ends; what a dead process had under way, the outbox
+knows.
 """
 
 import ctypes
@@ -22,10 +23,13 @@ import structlog
 
 from gateway import metrics, signals
 from gateway.app import (
+    ADMIN,
     Gateway,
+    administering,
     counting,
     delivering,
     embedded,
+    open_admin_port,
     open_embedded_port,
     open_port,
     receiving,
@@ -174,7 +178,7 @@ def supervised(config: Config) -> Iterator[tuple[Gateway, Supervisor]]:
         port = listener.getsockname()[1]
         census = stack.enter_context(counting(config))
         receivers = [f"receiver-{number + 1}" for number in range(config.listen.workers)]
-        counts = Metrics([SUPERVISOR, "archive", "delivery", *receivers])
+        counts = Metrics([SUPERVISOR, "archive", ADMIN, "delivery", *receivers])
         gc.collect()
         gc.freeze()  # the collector writes to what it looks at, and would unshare the children's memory
         supervisor = Supervisor(config.listen.grace, counts)
@@ -183,6 +187,11 @@ def supervised(config: Config) -> Iterator[tuple[Gateway, Supervisor]]:
         if uses_embedded(config):
             own = stack.enter_context(open_embedded_port(config))
             archives[EMBEDDED] = supervisor.add("archive", partial(embedded, config, own), rank=0)
+        if config.admin is not None:
+            page = stack.enter_context(open_admin_port(config.admin))
+            part = partial(administering, config, config.admin, archives, counts, page)
+            supervisor.add(ADMIN, part, rank=0)
+            log.info("status page", host=config.admin.host, port=page.getsockname()[1])
         supervisor.add("delivery", partial(delivering, config, archives, counts.of("delivery")), rank=1)
         for name in receivers:
             supervisor.add(name, partial(receiving, config, archives, counts.of(name), listener, census), rank=2)

@@ -27,6 +27,7 @@ class GatewayProcess:
         folder.mkdir(parents=True, exist_ok=True)
         listen = {"host": "127.0.0.1", "grace": 2, **sections.get("listen", {})}
         self.config = {**sections, "listen": {**listen, "port": listen.get("port") or free_port()}}
+        self.config.setdefault("admin", None)
         self.config["spool"] = {"folder": str(folder / "spool"), "high_water": 1.0, **sections.get("spool", {})}
         self.folder = folder
         self._log = folder / "gateway.log"

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gateway import metrics
+from gateway.delivery import Item
 from gateway.dimse.negotiation import REASONS, Rejection
 from gateway.metrics import Recorder
 from gateway.recent import Recent
+from gateway.translate.stow_outcomes import Disposition, Verdict
 
 _UNKNOWN = "unknown"  # a caller chooses its AE title: only configured ones become labels
 
@@ -54,6 +56,13 @@ class Records:
         self.recorder.observe(metrics.OPERATION_SECONDS, peer, service, seconds=seconds)
         if size:
             self.recorder.add(metrics.OPERATION_BYTES, peer, service, amount=size)
+
+    def stored(self, archive: str, calling: str, item: Item, verdict: Verdict, reason: str) -> None:
+        """Note what came of an instance whose sender waited for the archive."""
+        done = verdict.disposition is Disposition.DONE
+        self.recorder.add(metrics.INSTANCES_SENT, archive, str(verdict.disposition))
+        failure = "" if done else reason or f"status {verdict.status:04X}H"
+        self.recent.note_stored(item.study, archive, calling, item.size, failure)
 
     def _label(self, calling: str) -> str:
         return calling if calling in self.peers else _UNKNOWN

@@ -16,7 +16,6 @@ from gateway.errors import DataSetError, GatewayError, IdentityMismatch
 from gateway.outbox import Arrival, Duplicates, Incoming, Receipt
 from gateway.status import DUPLICATE_SOP_INSTANCE, SUCCESS, Service, Status, status_of
 from gateway.translate.part10 import Identity, file_header, read_identity
-from gateway.translate.stow_outcomes import Disposition
 
 _COERCED = 0xB000
 _REJECTED = Status(DUPLICATE_SOP_INSTANCE, "another instance has these UIDs")
@@ -152,8 +151,7 @@ def _archive(session: Session, message: Message, file: Incoming, identity: Ident
     reason = str(verdict.cause or verdict.comment)
     if reason:
         report.note(reason=reason)
-    failure = "" if verdict.disposition is Disposition.DONE else reason or f"{verdict.status:04X}H"
-    session.records.recent.note_stored(identity.study, session.route.name, session.calling, item.size, failure)
+    session.records.stored(session.route.name, session.calling, item, verdict, reason)
     if verdict.status == DUPLICATE_SOP_INSTANCE:
         return CONFLICTS[session.route.duplicates]
     return Status(verdict.status, verdict.comment if verdict.status != SUCCESS else "")

@@ -118,6 +118,10 @@ class Ledger:
         """Sum up by study and archive what is here and what was delivered lately."""
         return reading.studies(self._ask, study, archive)
 
+    def latest(self, most: int) -> list[StudyState]:
+        """Sum up the studies that wait for the operator, then those that moved last; at most so many of them."""
+        return reading.latest(self._ask, most)
+
     def holds(self) -> list[tuple[str, str]]:
         """List what is to be held as (study, archive); "" stands for each."""
         return reading.holds(self._ask)

@@ -8,6 +8,7 @@ from gateway.outbox.entry import Entry, State, Statistics, StudyState, Total, en
 from gateway.outbox.queue import Selection
 
 _PAGE = 1000
+_LATEST = 2000  # entries that are looked through for the latest studies, in each group
 _BY_INSTANCE = """
 SELECT * FROM entries WHERE sop_instance = :sop_instance AND :series IN (series, '') AND :study IN (study, '')
 AND state <> 'done' ORDER BY place, id
@@ -72,6 +73,24 @@ def studies(ask: Ask, study: str, archive: str) -> Iterator[StudyState]:
 def holds(ask: Ask) -> list[tuple[str, str]]:
     """List what is to be held as (study, archive); "" stands for each."""
     return [(str(study), str(archive)) for study, archive in ask("SELECT study, archive FROM holds", {})]
+
+
+def latest(ask: Ask, most: int) -> list[StudyState]:
+    """Sum up the studies that wait for the operator, then those that moved last; at most so many of them."""
+    waiting = ask("SELECT DISTINCT archive FROM totals WHERE entries > 0 AND state <> 'done'", {})
+    steps = [
+        ("state IN ('set aside', 'held') ORDER BY due DESC", ""),
+        *(("archive = :archive AND state <> 'done' ORDER BY received DESC", str(archive)) for (archive,) in waiting),
+        ("state = 'done' ORDER BY due DESC", ""),
+    ]
+    chosen: dict[tuple[str, str], None] = {}
+    for which, archive in steps:
+        rows = ask(
+            f"SELECT study, archive FROM entries WHERE {which} LIMIT {_LATEST}",  # noqa: S608 - our own words
+            {"archive": archive},
+        )
+        chosen.update(dict.fromkeys((str(study), str(of)) for study, of in rows))
+    return [found for study, archive in list(chosen)[:most] for found in studies(ask, study, archive)]
 
 
 def entries(ask: Ask, folder: Path, selection: Selection, state: State | None) -> Iterator[Entry]:

@@ -8,7 +8,8 @@ VERSION = 1
 
 # The columns up to `replaces` are Entry's fields, in their order.
 # Each index answers one question: is this object known? whose study? what goes next? whose lease ran out? what can
-# be forgotten? what waits longest? Totals are kept by triggers because back-pressure asks for them per instance.
+# be forgotten? who needs the operator? what waits longest?
+# Totals are kept by triggers because back-pressure asks for them per instance.
 _SCHEMA = """
 CREATE TABLE owners (number INTEGER PRIMARY KEY AUTOINCREMENT, opened REAL NOT NULL) STRICT;
 CREATE TABLE holds (study TEXT, archive TEXT, PRIMARY KEY (study, archive)) STRICT, WITHOUT ROWID;
@@ -38,6 +39,7 @@ CREATE INDEX by_study ON entries (study, archive);
 CREATE INDEX ready ON entries (archive, due) WHERE state = 'todo';
 CREATE INDEX leases ON entries (due) WHERE state = 'leased';
 CREATE INDEX delivered ON entries (due) WHERE state = 'done';
+CREATE INDEX troubled ON entries (due) WHERE state IN ('set aside', 'held');
 CREATE INDEX undelivered ON entries (archive, received) WHERE state <> 'done';
 
 -- What is held is never to be delivered, whichever way it comes to that state; '' stands for each.
