@@ -62,6 +62,7 @@ class ArchiveRow:
     held: int
     bytes: int
     age: float
+    actions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _archives(
     latencies: dict[str, list[str]] = defaultdict(list)
     for (archive, operation), seconds in sorted(metrics.means(totals, metrics.REQUEST_SECONDS).items()):
         latencies[archive].append(f"{operation} {seconds * 1000:.0f} ms")
-    now = time.time()
+    now, holds = time.time(), parts.outbox.holds()
     for name in sorted({*parts.archives, *(total.archive for total in statistics.totals)}):
         check = by_name.get(f"archive {name}", Check(name, "warning", "is not in the configuration any more"))
         counts = dict.fromkeys(State, 0)
@@ -130,6 +131,7 @@ def _archives(
             held=counts[State.HELD],
             bytes=size,
             age=max(0.0, now - statistics.oldest.get(name, now)),
+            actions=("release",) if ("", name) in holds else ("retry", "hold") if size else ("hold",),
         )
 
 

@@ -75,7 +75,7 @@ class Pages:
             "hold": outbox.hold,
             "release": outbox.release,
         }
-        if action not in changes or not (study or (action == "retry" and archive)):
+        if action not in changes or not (study or archive):
             return HTMLResponse("there is no such action", 404)
         try:
             count = changes[action](study, archive)
