@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from gateway.delivery.breaker import Breaker, Circuit
 from gateway.delivery.prepared import Item
@@ -150,15 +151,17 @@ class Delivery:
             if number and self._stopping.is_set():
                 self._outbox.give_back([entry.id for rest in groups[number:] for entry in rest])
                 return
-            begun = time.monotonic()
-            verdicts = self._send(group)
-            self._note(verdicts)
-            self._settle(group, verdicts, time.monotonic() - begun)
+            # the C-STORE's line names the entry, so does the request to the archive
+            with bound_contextvars(request=f"{group[0].id:016x}"):
+                begun = time.monotonic()
+                verdicts = self._send(group)
+                self._note(verdicts)
+                self._settle(group, verdicts, time.monotonic() - begun)
 
     def _send(self, group: Sequence[Entry]) -> Sequence[Verdict]:
         try:
-            correlated = self._uploader.correlated(f"{group[0].id:016x}")
-            return correlated.send([Item.of(entry) for entry in group])
+            uploader = self._uploader.correlated(f"{group[0].id:016x}")
+            return uploader.send([Item.of(entry) for entry in group])
         except Exception as error:  # noqa: BLE001 - a worker must live
             # Our own fault; the instances wait, and are set aside if it happens too often.
             self._log.exception("delivery failed", instances=len(group))
@@ -189,7 +192,6 @@ class Delivery:
             self._observe(entry, verdict)
         self._log.info(
             "sent",
-            request=f"{entries[0].id:016x}",
             entries=" ".join(f"{entry.id:016x}" for entry in entries),
             instances=len(entries),
             stored=len(done),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Self
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from gateway.commitment import Register
 from gateway.config import Config, ServerTls
@@ -221,8 +222,10 @@ class Scp:
             if self._stopping:
                 association.stop()
             connection.send((encode_accept(request, acceptance.results, acceptance.user),))
-            with self._records.association(request.calling, address):
-                self._run(self._session(association, request, acceptance, address))
+            session = self._session(association, request, acceptance, address)
+            # every line that this thread logs from here on names the association, and within an operation that one
+            with bound_contextvars(request=session.correlation), self._records.association(request.calling, address):
+                self._run(session)
         finally:
             self._census.leave(place)
             with self._lock:
@@ -315,7 +318,6 @@ class Scp:
     def _log_end(session: Session, error: PeerError) -> None:
         log.warning(
             "association ended",
-            request=session.correlation,
             calling=session.calling,
             called=session.called,
             address=session.address,
@@ -327,7 +329,9 @@ def _dispatch(session: Session, message: Message) -> None:
     field = number(message.command, "CommandField")
     handler = _HANDLERS.get(field)
     if handler is not None:
-        _guarded(handler, session.of(message), message)
+        one = session.of(message)
+        with bound_contextvars(request=one.correlation):
+            _guarded(handler, one, message)
     elif field & 0x8000:
         raise PduError("a response arrived that nobody waits for", UNEXPECTED_PDU)
     else:

@@ -105,7 +105,6 @@ def operation(session: Session, service: str) -> Iterator[Report]:
         write = log.warning if failed or status is None else log.info
         write(
             service,
-            request=session.correlation,
             calling=session.calling,
             called=session.called,
             address=session.address,
