@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import SpoolBroken
+from gateway.translate.stow_outcomes import NOT_TOLD
 
 _PIECE = 65_536
 _LONGEST_PIECE = _PIECE + 1_024  # httpx writes larger pieces in quadratic time
@@ -15,7 +16,6 @@ _LONGEST_PIECE = _PIECE + 1_024  # httpx writes larger pieces in quadratic time
 REFERENCED, FAILED, OTHER = "00081199", "00081198", "0008119A"
 _SOP_INSTANCE, _FAILURE_REASON, _WARNING_REASON = "00081155", "00081197", "00081196"
 _FAILED_ATTRIBUTES, _ERROR_COMMENT = "00741048", "00000902"
-_NOT_TOLD = "the answer does not tell of this instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def outcomes(uploads: Sequence[Upload | Held], answer: Any) -> list[Outcome]:
     found = [_outcome(upload.sop_instance, stored, failed, nameless) for upload in uploads]
     if all(outcome is None for outcome in found):
         raise ValueError("the answer tells of none of the instances that were sent")
-    return [outcome or Outcome(stored=False, comment=_NOT_TOLD, named=False) for outcome in found]
+    return [outcome or Outcome(stored=False, comment=NOT_TOLD, named=False) for outcome in found]
 
 
 def _outcome(

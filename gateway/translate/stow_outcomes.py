@@ -4,6 +4,7 @@ The statuses are those of PS3.4 B.2.3; reasons outside its ranges never reach a 
 like a warning of C-STORE (45070 is B00EH).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,6 +52,10 @@ REASONS: tuple[Row, ...] = (
 WARNINGS = frozenset((0xB000, 0xB006, 0xB007))
 """Warning Reasons (0008,1196) that are C-STORE statuses as well; the instance is stored whatever the reason."""
 
+NOT_TOLD = "the answer does not tell of this instance"
+
+_TAG = re.compile(r"\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\)")
+
 FAULTS: Mapping[type[GatewayError], Disposition] = {
     errors.TooLarge: Disposition.SET_ASIDE,
     errors.RequestRefused: Disposition.SET_ASIDE,
@@ -82,8 +87,13 @@ def stored(warning: int | None, harmless: frozenset[int] = frozenset()) -> Verdi
 
 
 def refused(archive: str, reason: int | None, text: str, *, named: bool = True) -> Verdict:
-    """Judge an item of Failed SOP Sequence; not `named` when it has no UIDs, as for a file that cannot be read."""
-    cause = InstanceRefused(archive, 0x0110 if reason is None else reason, text)
+    """Judge an item of Failed SOP Sequence; not `named` when it has no UIDs, as for a file that cannot be read.
+
+    The archive's words are for the peer alone, since they may quote the data set; the cause, which is logged, has
+    only the attributes that they name.
+    """
+    known = text if text == NOT_TOLD else ", ".join(dict.fromkeys(_TAG.findall(text)))
+    cause = InstanceRefused(archive, 0x0110 if reason is None else reason, known)
     row = next((row for row in REASONS if row.low <= cause.reason <= row.high), None)
     if row is None:
         return Verdict(Disposition.SET_ASIDE, 0x0110, comment(text or str(cause)), cause)

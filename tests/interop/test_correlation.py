@@ -34,6 +34,22 @@ MARKS = {
     "PatientComments": "zqxmarkseven",
 }
 TRACES = re.compile(r"zqxmark|wvkgiven|19371113|20380117", re.IGNORECASE)
+# as an archive quotes what it does not like
+REFUSAL = {
+    "00081198": {
+        "vr": "SQ",
+        "Value": [
+            {
+                "00081155": {"vr": "UI", "Value": [SOP]},
+                "00081197": {"vr": "US", "Value": [0xA900]},
+                "00741048": {
+                    "vr": "SQ",
+                    "Value": [{"00000902": {"vr": "LO", "Value": ['DICOM100: (0010,0020) - "ZQXMARKTWO" is wrong']}}],
+                },
+            }
+        ],
+    }
+}
 
 
 @pytest.fixture
@@ -183,9 +199,10 @@ def test_nothing_that_the_gateway_tells_names_a_patient(tmp_path: Path, file: Pa
         Answer(500, {"Content-Type": "text/plain"}, b"Zqxmarkone^Wvkgiven is not welcome"),
         Answer(200, {"Content-Type": "application/dicom+json"}, b'[{"00100010": {"Value": "Zqxmarkone"}'),
         Answer(400, {"Content-Type": "application/json"}, b'{"error": "PatientID ZQXMARKTWO"}'),
+        Answer(409, {"Content-Type": "application/dicom+json"}, json.dumps(REFUSAL).encode()),
         Answer(200, {"Content-Type": "application/dicom+json"}, b'[{"00100010":{"vr":"DA","Value":[["zqxmark"]]}}]'),
     ],
-    ids=["broken", "unreadable", "refused", "malformed"],
+    ids=["broken", "unreadable", "refused", "named", "malformed"],
 )
 def test_nothing_that_an_archive_says_of_a_patient_is_told(tmp_path: Path, file: Path, answer: Answer) -> None:
     with scripted(answer) as server, gateway_before(server.url, tmp_path, unknown_peers="accept") as gateway:
