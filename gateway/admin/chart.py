@@ -53,10 +53,8 @@ def chart(minutes: Sequence[Minute], now: int) -> Chart:
 
 
 def _round_up(value: float) -> int:
-    """Give the next of 10, 20, 50, 100, 200, 500 ..."""
-    top, factors = 10, (2, 2.5, 2)
-    number = 0
-    while top < value:
-        top = round(top * factors[number % 3])
-        number += 1
-    return top
+    """Give the next number that reads well, 10 at least."""
+    power = 10
+    while value > 10 * power:
+        power *= 10
+    return next(round(step * power) for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if value <= step * power)
