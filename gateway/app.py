@@ -14,12 +14,7 @@ from pathlib import Path
 import structlog
 
 from gateway import metrics, recent
-from gateway.admin import password
-from gateway.admin.access import Access, local_names
-from gateway.admin.pages import Pages
-from gateway.admin.parts import Parts
-from gateway.admin.server import serving
-from gateway.admin.watch import Watch
+from gateway.admin import Parts, serving
 from gateway.commitment import Judge, Register
 from gateway.config import EMBEDDED, Admin, Archive, CalledTitle, Config
 from gateway.delivery import Breaker, Circuit, Delivery, RetryPolicy, Settings, Uploader, stop_all
@@ -220,34 +215,17 @@ def administering(
             name: stack.enter_context(connect(name, archive, counts.of(ADMIN), connections=1))
             for name, archive in archives.items()
         }
-        calling = next(iter(config.ae_titles))
+        own = next(iter(config.ae_titles))
         parts = Parts(
             config=config,
             metrics=counts,
             outbox=stack.enter_context(_outbox(config)),
             recent=stack.enter_context(Recent(_recent_file(config))),
             archives=clients,
-            echo=lambda title: echo.ask(title, config.peers[title], calling=calling, timeout=_ECHO_TIMEOUT),
+            echo=lambda title: echo.ask(title, config.peers[title], calling=own, timeout=_ECHO_TIMEOUT),
         )
-        secret = _password(settings)
-        hosts = local_names(settings.host) if settings.is_open else ()
-        watch = stack.enter_context(Watch(parts))
-        guarded = Access(Pages(parts, watch).application(), secret=secret, hosts=hosts)
-        stack.enter_context(serving(guarded, settings, listener))
+        stack.enter_context(serving(parts, settings, listener))
         yield
-
-
-def _password(settings: Admin) -> str:
-    if settings.password_file is None:
-        return ""
-    try:
-        secret = settings.password_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError("admin", (Fault("admin.password_file", f"cannot be read: {error.strerror}"),)) from error
-    if not password.is_hash(secret):
-        problem = f"{settings.password_file} has no line from 'dicom-gateway admin-password'"
-        raise ConfigError("admin", (Fault("admin.password_file", problem),))
-    return secret
 
 
 def connect(

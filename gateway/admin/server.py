@@ -5,11 +5,17 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.config import Admin
+from gateway.admin import password
+from gateway.admin.access import Access, local_names
+from gateway.admin.pages import Pages
+from gateway.admin.parts import Parts
+from gateway.admin.watch import Watch
+from gateway.config import Admin, ServerTls
 from gateway.errors import ConfigError, Fault
 
 _GRACE = 2  # seconds for running requests at the stop
@@ -17,9 +23,33 @@ _MOST_REQUESTS = 100  # at the same time; more are answered 503
 
 
 @contextmanager
-def serving(application: ASGIApp, settings: Admin, listener: socket.socket) -> Iterator[None]:
-    """Serve inside the context; raises ConfigError when TLS cannot be had as it is configured."""
-    tls = settings.tls
+def serving(parts: Parts, settings: Admin, listener: socket.socket) -> Iterator[None]:
+    """Watch and serve inside the context; raises ConfigError when a file it needs is not what it should be."""
+    secret = _secret(settings.password_file)
+    hosts = local_names(settings.host) if settings.is_open else ()
+    with Watch(parts) as watch:
+        guarded = Access(Pages(parts, watch).application(), secret=secret, hosts=hosts)
+        with _served(guarded, settings.tls, listener):
+            yield
+
+
+def _secret(path: Path | None) -> str:
+    """Read the line of the password file, "" for none."""
+    if path is None:
+        return ""
+    try:
+        line = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
+        raise ConfigError("admin", (Fault("admin.password_file", problem),)) from error
+    if not password.is_hash(line):
+        problem = f"{path} has no line from 'dicom-gateway admin-password'"
+        raise ConfigError("admin", (Fault("admin.password_file", problem),))
+    return line
+
+
+@contextmanager
+def _served(application: ASGIApp, tls: ServerTls | None, listener: socket.socket) -> Iterator[None]:
     config = uvicorn.Config(
         application,
         log_config=None,
