@@ -47,10 +47,11 @@ _ECHO_TIMEOUT = 10.0  # seconds for each step
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Hold what a running gateway offers to whoever started it."""
+    """Hold what a running gateway offers to whoever started it; `page` is the status page's URL, "" for none."""
 
     config: Config
     port: int
+    page: str = ""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from gateway import log, queue, signals
 from gateway.admin import password
 from gateway.app import Gateway
 from gateway.config import load
-from gateway.console import DEFAULT, OUT, ConfigFile, configuration, fail
+from gateway.console import DEFAULT, ERR, OUT, ConfigFile, configuration, fail
 from gateway.doctor.command import doctor
 from gateway.errors import ConfigError
 from gateway.supervisor import supervised
@@ -63,8 +63,15 @@ def check_config(config: ConfigFile = None) -> None:
 
 @cli.command("admin-password")
 def admin_password() -> None:
-    """Ask for a password for the status page and print the line for admin.password_file."""
-    OUT.print(password.hashed(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)))
+    """Ask for a password for the status page, or read it from a pipe; print the line for admin.password_file."""
+    if sys.stdin.isatty():
+        given = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        given = sys.stdin.readline().rstrip("\n")
+    if not given:
+        ERR.print("A password is needed.")
+        raise typer.Exit(2)
+    OUT.print(password.hashed(given))
 
 
 @cli.command()
@@ -110,6 +117,8 @@ def _greet(gateway: Gateway) -> None:
     title = next(iter(gateway.config.ae_titles))
     host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host
     OUT.print(f"{title} listens on {listen.host}:{gateway.port}.")
+    if gateway.page:
+        OUT.print(f"Status page: {gateway.page}")
     caller = next(iter(gateway.config.peers), "")
     if gateway.config.unknown_peers == "reject" and not caller:
         OUT.print("Nobody may call yet: name the callers in peers, or set unknown_peers to accept.")

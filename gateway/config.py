@@ -210,6 +210,11 @@ class Admin(_Model):
     tls: ServerTls | None = None
     probe: Seconds = 30
 
+    def url(self, port: int) -> str:
+        """Give the page's address for somebody on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"{'https' if self.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
+
     @property
     def is_open(self) -> bool:
         """Say whether whoever reaches the port may see and do everything."""

@@ -187,16 +187,18 @@ def supervised(config: Config) -> Iterator[tuple[Gateway, Supervisor]]:
         if uses_embedded(config):
             own = stack.enter_context(open_embedded_port(config))
             archives[EMBEDDED] = supervisor.add("archive", partial(embedded, config, own), rank=0)
+        page = ""
         if config.admin is not None:
-            page = stack.enter_context(open_admin_port(config.admin))
-            part = partial(administering, config, config.admin, archives, counts, page)
+            door = stack.enter_context(open_admin_port(config.admin))
+            page = config.admin.url(door.getsockname()[1])
+            part = partial(administering, config, config.admin, archives, counts, door)
             supervisor.add(ADMIN, part, rank=0)
-            log.info("status page", host=config.admin.host, port=page.getsockname()[1])
+            log.info("status page", url=page)
         supervisor.add("delivery", partial(delivering, config, archives, counts.of("delivery")), rank=1)
         for name in receivers:
             supervisor.add(name, partial(receiving, config, archives, counts.of(name), listener, census), rank=2)
         log.info("listening", host=config.listen.host, port=port, titles=", ".join(config.ae_titles))
-        yield Gateway(config, port), supervisor
+        yield Gateway(config, port, page), supervisor
         log.info("stopping", grace=config.listen.grace)
         listener.shutdown(socket.SHUT_RDWR)  # for every process that has it: no new connection from now on
     log.info("stopped")

@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from options import ROOT
 
 from gateway.admin import password
 from gateway.admin.advice import advice
@@ -61,6 +65,15 @@ def test_a_hash_fits_its_password_and_no_other_and_is_another_each_time():
     assert password.hashed("secret") != line
 
 
+def test_the_command_makes_the_line_of_a_piped_password_and_refuses_none():
+    command = [sys.executable, "-m", "gateway.cli", "admin-password"]
+    made = subprocess.run(command, input="secret\n", cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert password.fits("secret", made.stdout)
+    none = subprocess.run(command, input="\n", cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert none.returncode == 2
+    assert none.stdout == ""
+
+
 @pytest.mark.parametrize("line", ["", "secret", "scrypt:1:2", "scrypt:x:8:1:AA==:AA==", "scrypt:16384:8:1:%:AA=="])
 def test_what_is_no_hash_is_known(line):
     assert not password.is_hash(line)
@@ -114,3 +127,16 @@ def test_numbers_are_said_in_their_largest_unit():
     assert [duration(seconds) for seconds in (0, 59, 60, 3600, 200_000)] == ["0 s", "59 s", "1 min", "1 h", "2 d"]
     assert ago(0.0, 100.0) == "never"
     assert ago(90.0, 100.0) == "10 s ago"
+
+
+@pytest.mark.parametrize(
+    ("section", "url"),
+    [
+        ({}, "http://127.0.0.1:8080/"),
+        ({"host": "::1"}, "http://[::1]:8080/"),
+        ({"host": "localhost"}, "http://localhost:8080/"),
+        ({"host": "0.0.0.0", "tls": {"certificate": "a", "key": "b", "ca": "c"}}, "https://127.0.0.1:8080/"),
+    ],
+)
+def test_the_greeting_leads_to_the_page(section, url):
+    assert parse({"admin": section}, "test").admin.url(8080) == url
