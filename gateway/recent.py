@@ -5,6 +5,7 @@ titles and addresses. Nothing depends on it: what cannot be written is logged an
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -38,6 +39,9 @@ CREATE TABLE IF NOT EXISTS minutes (
 """
 _MOST = 200  # rows of a table; of minutes, a day's
 _DAY = 1440
+_KEEP_FREE = 4 << 20  # bytes; more than the outbox's own reserve
+_LOG_PAGES = 64  # of 4096 bytes each, so that the log stays small
+_MEMORY = Path(":memory:")
 _BUSY = 2.0  # seconds to wait for another process's transaction
 _PRUNE = "DELETE FROM {0} WHERE last < (SELECT last FROM {0} ORDER BY last DESC LIMIT 1 OFFSET {1})"
 
@@ -97,11 +101,14 @@ class Recent:
 
     def __init__(self, path: Path) -> None:
         self._turn = threading.Lock()
+        self._folder: Path | None = path.parent
+        self._full = False
         try:
             self._connection = _open(path)
         except sqlite3.Error as error:
             log.warning("what passes is not kept for the status page", file=path.name, reason=str(error))
-            self._connection = _open(Path(":memory:"))
+            self._folder = None
+            self._connection = _open(_MEMORY)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -176,6 +183,8 @@ class Recent:
             self._execute(_PRUNE.format(table, _MOST - 1), ())
 
     def _execute(self, statement: str, values: Sequence[object]) -> int:
+        if not self._has_room():
+            return 0
         try:
             with self._turn:
                 rows = self._connection.execute(statement, values).fetchall()
@@ -183,6 +192,13 @@ class Recent:
             log.warning("not remembered for the status page", reason=str(error))
             return 0
         return int(rows[0][0]) if rows else 0
+
+    def _has_room(self) -> bool:
+        """Leave the last room of a disk to the outbox, which cannot make any without."""
+        was, self._full = self._full, self._folder is not None and not _has_room(self._folder)
+        if self._full and not was:
+            log.warning("what passes is not kept for the status page", reason="the disk is full")
+        return not self._full
 
     def _ask(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         try:
@@ -205,10 +221,18 @@ def prepare(path: Path) -> None:
                 name.unlink(missing_ok=True)
 
 
+def _has_room(folder: Path) -> bool:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize > _KEEP_FREE
+
+
 def _open(path: Path) -> sqlite3.Connection:
+    if path != _MEMORY and path.parent.exists() and not _has_room(path.parent):
+        raise sqlite3.OperationalError("the disk is full")
     connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last seconds, never the file
         connection.executescript(_SCHEMA)
     except sqlite3.Error:

@@ -281,7 +281,6 @@ class Scp:
     def _reject(self, connection: Connection, request: AssociateRequest, rejection: Rejection, address: str) -> None:
         connection.send((encode_reject(rejection.result, rejection.source, rejection.reason),))
         connection.drain(time.monotonic() + _LINGER)
-        self._records.rejection(request.calling, request.called, address, rejection)
         log.warning(
             "association rejected",
             calling=request.calling,
@@ -289,6 +288,7 @@ class Scp:
             address=address,
             reason=rejection.words,
         )
+        self._records.rejection(request.calling, request.called, address, rejection)
 
     def _run(self, session: Session) -> None:
         association = session.association

@@ -57,6 +57,7 @@ def test_every_operation_of_every_process_is_counted_once(tmp_path: Path) -> Non
         assert dcmtk.storescu(page.gateway.port, CT).statuses == [0x0000]
         assert dcmtk.echoscu(page.gateway.port, calling="STRANGER").status == 0x0000
         assert dcmtk.echoscu(page.gateway.port, called="WRONG").rejected
+        await_true(lambda: page.metrics("dicom_gateway_associations_rejected_total"), what="the last count")
         operations = page.metrics("dicom_gateway_operations_total")
         assert operations == {
             ("DCMTK", "C-ECHO", "0000"): 6,

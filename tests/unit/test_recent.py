@@ -1,6 +1,7 @@
 import sqlite3
 
 import pytest
+from small_disk import fill, small_disk
 
 from gateway import recent
 from gateway.errors import SpoolBroken
@@ -78,3 +79,18 @@ def test_what_cannot_be_written_harms_nobody(path):
         with pytest.raises(SpoolBroken):
             memory.contacts()
         holder.close()
+
+
+def test_the_last_room_of_a_disk_is_left_to_the_outbox(tmp_path):
+    with small_disk(tmp_path / "disk", 8 << 20) as disk:
+        path = disk / "recent.db"
+        with Recent(path) as memory:
+            memory.note_contact("FIRST", "10.0.0.1")
+            filler = fill(disk)
+            memory.note_contact("SECOND", "10.0.0.1")
+            with Recent(path) as later:
+                later.note_contact("THIRD", "10.0.0.1")
+                assert [contact.title for contact in later.contacts()] == ["THIRD"]
+            filler.unlink()
+            memory.note_contact("FOURTH", "10.0.0.1")
+            assert {contact.title for contact in memory.contacts()} == {"FIRST", "FOURTH"}
