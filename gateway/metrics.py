@@ -45,7 +45,10 @@ OPERATIONS = Series(
     ("peer", "service", "status"),
 )
 OPERATION_BYTES = Series(
-    "dicom_gateway_operation_bytes", "counter", "Bytes of data sets that peers stored.", ("peer", "service")
+    "dicom_gateway_operation_bytes",
+    "counter",
+    "Bytes of data sets that were stored, or sent for a C-MOVE or C-GET.",
+    ("peer", "service"),
 )
 OPERATION_SECONDS = Series(
     "dicom_gateway_operation_duration_seconds",

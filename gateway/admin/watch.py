@@ -84,5 +84,7 @@ def _flow(totals: dict[Key, float]) -> tuple[float, float, float]:
     archived = sum(
         value for (_, outcome), value in metrics.values(totals, metrics.INSTANCES_SENT) if outcome == "done"
     )
-    size = sum(value for _, value in metrics.values(totals, metrics.OPERATION_BYTES))
+    size = sum(
+        value for (_, service), value in metrics.values(totals, metrics.OPERATION_BYTES) if service == "C-STORE"
+    )
     return received, archived, size

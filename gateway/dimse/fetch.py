@@ -50,6 +50,11 @@ class Fetched:
         """Give its bytes."""
         return self.content.size if self.content is not None else 0
 
+    @property
+    def data_size(self) -> int:
+        """Give the bytes of its data set."""
+        return self.size - self.meta.offset if self.meta is not None else 0
+
     def discard(self) -> None:
         """Let go of the content; a second call does nothing."""
         if self.content is not None:

@@ -11,10 +11,11 @@ _MOST = 65_535  # the counters are US
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Say how a sub-operation ended: its C-STORE status, none when it could not be sent."""
+    """Say how a sub-operation ended: its C-STORE status, none when it could not be sent; `size` in bytes."""
 
     target: Target
     status: int | None
+    size: int = 0
 
 
 class Progress:
@@ -24,6 +25,7 @@ class Progress:
         self._expansion = expansion
         self.completed = 0
         self.warning = 0
+        self.bytes = 0
         self.failed_instances: list[str] = []
         self._ended: set[str] = set()
         self._said = 0.0
@@ -61,6 +63,8 @@ class Progress:
             self.warning += 1
         else:
             self.failed_instances.append(uid)
+            return
+        self.bytes += outcome.size
 
     def fail_the_rest(self) -> None:
         """Count as failed whatever did not end; raises what ended the expansion."""

@@ -94,6 +94,7 @@ def answer(session: Session, message: Message) -> None:
             completed=progress.completed,
             failed=progress.failed,
             warning=progress.warning,
+            bytes=progress.bytes,
         )
         _respond(session, message, status, progress)
 
@@ -186,7 +187,8 @@ def _move(session: Session, message: Message, expansion: Expansion, progress: Pr
     def outcomes() -> Iterator[Outcome]:
         with session.shares.destination(title).turn(lambda: destination.stopped), closing(destination):
             for one in derived(fetch, derive, session.scratch()):
-                yield Outcome(one.target, _sent(one, lambda fetched: destination.send(fetched, expansion.classes)))
+                size, status = one.data_size, _sent(one, lambda fetched: destination.send(fetched, expansion.classes))
+                yield Outcome(one.target, status, size)
 
     ahead = Ahead(
         session.association,
@@ -229,7 +231,8 @@ def _get(session: Session, message: Message, expansion: Expansion, progress: Pro
             dispose=Fetched.discard,
         ) as instances:
             for fetched in instances:
-                progress.count(Outcome(fetched.target, _sent(fetched, lambda one: _stored(session, one))))
+                size, status = fetched.data_size, _sent(fetched, lambda one: _stored(session, one))
+                progress.count(Outcome(fetched.target, status, size))
                 _pending(session, message, progress)
     finally:
         fetch.leave()

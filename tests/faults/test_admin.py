@@ -170,3 +170,14 @@ def _listeners(page: AdminPage) -> list[psutil.Process]:
     """Find the receiving process: it is the last child that the gateway started."""
     children = [one for one in psutil.Process(page.gateway.pid).children() if one.status() != psutil.STATUS_ZOMBIE]
     return [max(children, key=lambda one: one.create_time())] if len(children) == 4 else []
+
+
+def test_what_a_retrieve_sends_is_counted_for_the_peer_that_asked(tmp_path: Path) -> None:
+    with watched(tmp_path, peers={"DCMTK": {}}) as page:
+        assert dcmtk.storescu(page.gateway.port, CT).statuses == [0x0000]
+        stored = page.metrics("dicom_gateway_operation_bytes_total")["DCMTK", "C-STORE"]
+        study = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
+        keys = ("QueryRetrieveLevel=STUDY", f"StudyInstanceUID={study}")
+        assert dcmtk.getscu(page.gateway.port, tmp_path / "got", *keys, model="S").status == 0x0000
+        await_true(lambda: ("DCMTK", "C-GET") in page.metrics("dicom_gateway_operation_bytes_total"))
+        assert page.metrics("dicom_gateway_operation_bytes_total")["DCMTK", "C-GET"] == stored
