@@ -161,7 +161,16 @@ def test_an_identifier_survives_encoding_and_decoding(entity, identifier, syntax
 
 
 def without_charset(dataset):
-    return {tag: element for tag, element in from_dataset(dataset, bulk=True).items() if tag != "00080005"}
+    """Give the DICOM JSON model without character set and trailing spaces, which say nothing (PS3.5 6.2)."""
+    return bare({tag: element for tag, element in from_dataset(dataset, bulk=True).items() if tag != "00080005"})
+
+
+def bare(value):
+    if isinstance(value, dict):
+        return {key: bare(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [bare(item) for item in value]
+    return value.rstrip(" ") if isinstance(value, str) else value
 
 
 @bounded(400)
