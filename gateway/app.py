@@ -5,7 +5,7 @@ Each part is a context manager, started when it is entered and stopped when it i
 
 import fcntl
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ import structlog
 
 from gateway import metrics, recent
 from gateway.admin import Parts, serving
-from gateway.commitment import Judge, Register
+from gateway.commitment import Judge, Register, Transaction
 from gateway.config import EMBEDDED, Admin, Archive, CalledTitle, Config
 from gateway.delivery import Breaker, Circuit, Delivery, RetryPolicy, Settings, Uploader, stop_all
 from gateway.dicomweb.client import Client
@@ -23,6 +23,7 @@ from gateway.dicomweb.sign_in import sign_in
 from gateway.dimse import echo
 from gateway.dimse.census import Census
 from gateway.dimse.records import Records
+from gateway.dimse.rejecting import Rejecting
 from gateway.dimse.reporter import Reporter
 from gateway.dimse.scp import Scp, bind
 from gateway.dimse.session import Route
@@ -32,7 +33,9 @@ from gateway.errors import ConfigError, Fault, GatewayError
 from gateway.metrics import Metrics, Recorder
 from gateway.outbox import Entry, Limits, Outbox, State
 from gateway.recent import Recent
+from gateway.rejection import Action, Rejector, Tombstones
 from gateway.translate.profiles import PROFILES
+from gateway.translate.rejection_note import TITLES
 from gateway.translate.stow_outcomes import Verdict
 
 log = structlog.get_logger("gateway")
@@ -152,8 +155,9 @@ def receiving(
             name: stack.enter_context(connect(name, archives[name], recorder))
             for name in {called.archive for called in config.ae_titles.values()}
         }
+        tombstones = _tombstones(stack, config)
         routes = {
-            title: _route(called, archives[called.archive], clients[called.archive], outbox)
+            title: _route(called, archives[called.archive], clients[called.archive], outbox, tombstones)
             for title, called in config.ae_titles.items()
         }
         records = Records(recorder, stack.enter_context(Recent(_recent_file(config))), config.peers)
@@ -187,15 +191,27 @@ def delivering(config: Config, archives: Archives, recorder: Recorder) -> Iterat
 
 
 def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox, recorder: Recorder) -> None:
-    """Judge storage commitments and report on them; one process of a gateway does."""
+    """Judge storage commitments and report on them, act upon rejection notes; one process of a gateway does."""
     register = _register(stack, config)
+    tombstones = _tombstones(stack, config)
     # Connections of its own: neither does a question wait for a backlog, nor an instance for a thousand questions
     clients = {
         name: stack.enter_context(connect(name, archive, recorder, connections=Judge.CONNECTIONS))
         for name, archive in archives.items()
     }
     stack.enter_context(Reporter(config, register))
-    stack.enter_context(Judge(register, outbox, clients, patience=config.commitment.patience))
+
+    def rejected(transaction: Transaction, instances: Sequence[str]) -> Collection[str]:
+        called = config.ae_titles.get(transaction.called)
+        if tombstones is None or called is None or not _actions(called):
+            return ()
+        return tombstones.hidden(transaction.archive, instances)
+
+    judge = Judge(register, outbox, clients, patience=config.commitment.patience, rejected=rejected)
+    stack.enter_context(judge)
+    if tombstones is not None:
+        _warn_of_powerless(config)
+        stack.enter_context(Rejector(tombstones, outbox, clients))
 
 
 def open_admin_port(settings: Admin) -> socket.socket:
@@ -270,7 +286,10 @@ def _note_circuit(recorder: Recorder, archive: str, circuit: Circuit) -> None:
     recorder.set(metrics.CIRCUIT_OPEN, archive, value=float(circuit is not Circuit.CLOSED))
 
 
-def _route(called: CalledTitle, archive: Archive, client: Client, outbox: Outbox) -> Route:
+def _route(
+    called: CalledTitle, archive: Archive, client: Client, outbox: Outbox, tombstones: Tombstones | None
+) -> Route:
+    actions = _actions(called)
     return Route(
         name=called.archive,
         client=client,
@@ -278,7 +297,14 @@ def _route(called: CalledTitle, archive: Archive, client: Client, outbox: Outbox
         acknowledge=called.acknowledge,
         duplicates=archive.duplicates,
         max_scanned=archive.max_scanned,
+        rejecting=Rejecting(client, tombstones, actions) if tombstones is not None and actions else None,
     )
+
+
+def _actions(called: CalledTitle) -> Mapping[str, Action]:
+    """Give what a called AE title has done by rejection notes, by the code of their title."""
+    policies = {code: getattr(called.rejection, title.option) for code, title in TITLES.items()}
+    return {code: action for code, action in policies.items() if action != "keep"}
 
 
 def _outbox(config: Config) -> Outbox:
@@ -296,6 +322,21 @@ def _register(stack: ExitStack, config: Config) -> Register:
         return stack.enter_context(Register(config.spool.folder))
     except GatewayError as error:
         raise ConfigError("spool", (Fault("spool.folder", str(error)),)) from error
+
+
+def _tombstones(stack: ExitStack, config: Config) -> Tombstones | None:
+    """Open the table of rejections where a called AE title acts upon notes; else nobody looks anything up."""
+    if not any(_actions(called) for called in config.ae_titles.values()):
+        return None
+    try:
+        return stack.enter_context(Tombstones(config.spool.folder))
+    except GatewayError as error:
+        raise ConfigError("spool", (Fault("spool.folder", str(error)),)) from error
+
+
+def _warn_of_powerless(config: Config) -> None:
+    if not any("reject" in peer.allow for peer in config.peers.values()):
+        log.warning("no rejection note will be heeded: no peer has reject in its allow")
 
 
 def _warn_of_orphans(outbox: Outbox, archives: Archives) -> None:

@@ -47,7 +47,7 @@ AeTitle = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(gt=0, le=2_592_000)]  # in seconds
-Service = Literal["echo", "store", "find", "move", "get", "commit"]
+Service = Literal["echo", "store", "find", "move", "get", "commit", "reject"]
 QueryLevel = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 ProfileName = Literal["standard", "azure", "embedded", "google", "orthanc", "dcm4chee", "aws"]
 _ALONE = "ISO_IR (6|13|100|101|109|110|126|127|138|144|148|166|203|192)|GB18030|GBK"
@@ -142,11 +142,21 @@ class Archive(_Storing):
     read_timeout: Seconds = 30
 
 
+class Rejection(_Model):
+    """Say by document title what a rejection note does to the instances that it names (IHE RAD TF-2 4.66)."""
+
+    quality: Literal["keep", "hide", "delete"] = "keep"
+    safety: Literal["keep", "hide", "delete"] = "keep"
+    worklist: Literal["keep", "hide", "delete"] = "keep"
+    retention: Literal["keep", "hide", "delete"] = "keep"
+
+
 class CalledTitle(_Model):
-    """Say which archive a called AE title stands for and when an instance is acknowledged."""
+    """Say which archive a called AE title stands for, when an instance is acknowledged, what rejection notes do."""
 
     archive: str = EMBEDDED
     acknowledge: Literal["archived", "spooled"] = "archived"
+    rejection: Rejection = Rejection()
 
 
 class Peer(_Model):

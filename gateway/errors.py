@@ -18,6 +18,8 @@ GatewayError
 ├── IdentifierError             the identifier of a query or retrieve is wrong; names the key
 ├── ScanLimitReached            a query would have to read more of the archive than allowed
 ├── CommitmentRefused           a request for storage commitment is refused; has the status
+├── InstanceRejected            a rejection note names the instance (IHE IOCM); its title allows no later copy
+│   └── RejectionPending        it may come back, but what was rejected is still to be deleted
 ├── SpoolFull                   no room (or quota) left to take responsibility for an instance
 ├── SpoolBroken                 the spool's disk or database fails otherwise
 ├── DestinationError            a C-MOVE destination
@@ -161,6 +163,18 @@ class CommitmentRefused(GatewayError):
     def __init__(self, status: int, problem: str) -> None:
         self.status = status
         super().__init__(problem)
+
+
+class InstanceRejected(GatewayError):
+    """Report that an instance may not be stored, for a note with `title` (113001, ...) has rejected it."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        super().__init__(f"the instance was rejected by a note titled {title}")
+
+
+class RejectionPending(InstanceRejected):
+    """Report that an instance may come back as soon as the one that was rejected is deleted."""
 
 
 class SpoolFull(GatewayError):

@@ -58,6 +58,8 @@ TABLE: Mapping[type[GatewayError], Mapping[Service, int]] = {
     errors.DataSetError: {_STORE: 0xC000},
     errors.IdentifierError: {_FIND: 0xA900, _MOVE: 0xA900, _GET: 0xA900},
     errors.ScanLimitReached: {_FIND: 0xA700, _MOVE: 0xA701, _GET: 0xA701},
+    errors.RejectionPending: {_STORE: 0xA700},
+    errors.InstanceRejected: {_STORE: 0xC770},  # C as what stays refused; 770 as archives of dcm4chee say it
     errors.SpoolFull: {_STORE: 0xA700, _MOVE: 0xA702, _GET: 0xA702, _COMMIT: RESOURCE_LIMITATION},
     errors.SpoolBroken: {_STORE: 0xA700, _MOVE: 0xA702, _GET: 0xA702, _COMMIT: PROCESSING_FAILURE},
     errors.FramesNotFound: {_MOVE: 0xAA00, _GET: 0xAA00},
@@ -86,6 +88,8 @@ _COMMENTS: Mapping[type[GatewayError], str] = {
     errors.DataSetError: "data set cannot be read or has no UIDs",
     errors.IdentifierError: "{keyword}: {problem}",
     errors.ScanLimitReached: "query too broad; narrow it by date, ID or name",
+    errors.RejectionPending: "rejected before ({title}); send again once it is deleted",
+    errors.InstanceRejected: "rejected before by a rejection note, title {title}",
     errors.SpoolFull: "the gateway's disk is full; send again later",
     errors.SpoolBroken: "the gateway's disk has failed; send again later",
     errors.FramesNotFound: "the instance has none of these frames",

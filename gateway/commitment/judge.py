@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -56,7 +56,7 @@ class Judge:
     """Judge what waits in the register, one thread per archive; use as a context manager.
 
     After `patience` seconds what is still undecided fails, with 0213 or 0110. The clients are used by CONNECTIONS
-    threads at most.
+    threads at most. Instances that are `rejected` for a transaction are not there.
     """
 
     CONNECTIONS = PARALLEL
@@ -68,12 +68,14 @@ class Judge:
         archives: Mapping[str, Client],
         *,
         patience: float,
+        rejected: Callable[[Transaction, Sequence[str]], Collection[str]] = lambda _, __: (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._register = register
         self._outbox = outbox
         self._archives = archives
         self._patience = patience
+        self._rejected = rejected
         self._clock = clock
         self._stopping = threading.Event()
         self._threads = [
@@ -144,7 +146,8 @@ class Judge:
         held = _held(self._outbox.of_instances(client.name, instances))
         if held.waiting and not overdue:
             raise _NotYet(f"{len(held.waiting)} instances are still in the outbox", RESOURCE_LIMITATION)
-        asked = [uid for uid in instances if uid not in held.waiting and uid not in held.set_aside]
+        rejected = self._rejected(transaction, instances)
+        asked = [uid for uid in instances if uid not in held.waiting | held.set_aside and uid not in rejected]
         try:
             classes = Lookup(client, held.places, self._step(transaction)).classes(asked)
         except ArchiveError as error:
@@ -160,7 +163,8 @@ class Judge:
                 found = RESOURCE_LIMITATION
             else:
                 found = verdict(classes.get(uid), reference)
-            if found == NO_SUCH_OBJECT and self._clock() - held.delivered.get(uid, 0) < _LAG and not overdue:
+            awaited = uid not in rejected and not overdue
+            if found == NO_SUCH_OBJECT and awaited and self._clock() - held.delivered.get(uid, 0) < _LAG:
                 raise _NotYet("the archive does not list yet what it has taken", NO_SUCH_OBJECT)
             verdicts.append(found)
         return verdicts

@@ -4,26 +4,21 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from gateway import status
 from gateway.commitment.request import Reference, Request
 from gateway.commitment.transaction import Outcome, State, Transaction
-from gateway.errors import CommitmentRefused, SpoolBroken
-from gateway.outbox.faults import spool_error
-from gateway.outbox.schema import connect
-
-T = TypeVar("T")
+from gateway.errors import CommitmentRefused
+from gateway.outbox.database import Database
 
 MOST_OPEN = 1000
 """Transactions of one peer that may be open at the same time."""
 KEEP_ENDED = 86_400.0
 """For how many seconds a transaction can be looked up after its end."""
 
-_BUSY = 60.0  # seconds to wait for another process's transaction
 _VERSION = 1
 # `due` is when the next attempt is wanted, and when an ended one ended. `holder` is the association that asked, for
 # which alone the report is until `held_until`; `claimed_until` is the lease of who judges or reports just now.
@@ -66,20 +61,12 @@ class Register:
     """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
         self._changed = threading.Condition()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._connection = connect(folder / "commitments.db", busy=_BUSY)
-            self._run(_prepare)
-        except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error
+        self._database = Database(folder / "commitments.db", _SCHEMA, _VERSION, clock)
 
     def close(self) -> None:
         """Close the database; nothing depends on it."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +81,7 @@ class Register:
 
         Raises CommitmentRefused when its UID is in use or the peer has too many open.
         """
-        now = self._clock()
+        now = self._database.clock()
 
         def insert(connection: sqlite3.Connection) -> None:
             opened = connection.execute(
@@ -124,7 +111,7 @@ class Register:
                 ),
             )
 
-        self._run(insert)
+        self._database.run(insert)
         self.wake()
 
     def keep(self, holder: str, hold: float) -> bool:
@@ -173,7 +160,7 @@ class Register:
 
     def reports_due(self) -> list[tuple[str, str]]:
         """List between whom reports are due: calling and called AE title of their requests."""
-        rows = self._ask(f"SELECT DISTINCT calling, called FROM transactions WHERE {_TO_REPORT}")  # noqa: S608 - ours
+        rows = self._database.ask(f"SELECT DISTINCT calling, called FROM transactions WHERE {_TO_REPORT}")  # noqa: S608 - ours
         return [(str(calling), str(called)) for calling, called in rows]
 
     def claim_reports(self, calling: str, called: str, lease: float, most: int) -> list[Transaction]:
@@ -207,7 +194,7 @@ class Register:
             outcome=outcome,
         )
         if self._is_any(_FORGOTTEN, {"keep": KEEP_ENDED}):
-            self._run(lambda connection: connection.execute(_FORGET, {"now": self._clock(), "keep": KEEP_ENDED}))
+            self._database.update(_FORGET, keep=KEEP_ENDED)
 
     # All who claim
 
@@ -247,66 +234,25 @@ class Register:
     def _claim(self, condition: str, lease: float, most: int, **values: object) -> list[Transaction]:
         if not self._is_any(condition, values):
             return []
-        now = self._clock()
+        now = self._database.clock()
         statement = (
             "UPDATE transactions SET claimed_until = :now + :lease, attempts = attempts + 1 WHERE id IN "  # noqa: S608 - our own names
             f"(SELECT id FROM transactions WHERE {condition} ORDER BY due, id LIMIT :most) RETURNING {_COLUMNS}"
         )
         given = {**values, "now": now, "lease": lease, "most": most}
-        rows = self._run(lambda connection: connection.execute(statement, given).fetchall())
+        rows = self._database.run(lambda connection: connection.execute(statement, given).fetchall())
         return sorted(map(_transaction, rows), key=lambda transaction: transaction.id)
 
     def _is_any(self, condition: str, values: Mapping[str, object]) -> bool:
         """Look before a write: most of the time there is nothing to do."""
-        return bool(self._ask(f"SELECT 1 FROM transactions WHERE {condition} LIMIT 1", **values))  # noqa: S608 - ours
+        return bool(self._database.ask(f"SELECT 1 FROM transactions WHERE {condition} LIMIT 1", **values))  # noqa: S608 - ours
 
     def _list(self, condition: str, **values: object) -> list[Transaction]:
         query = f"SELECT {_COLUMNS} FROM transactions WHERE {condition} ORDER BY id"  # noqa: S608 - our own names
-        return [_transaction(row) for row in self._ask(query, **values)]
+        return [_transaction(row) for row in self._database.ask(query, **values)]
 
     def _update(self, change: str, **values: object) -> bool:
-        given = {"now": self._clock(), **values}
-        cursor = self._run(lambda connection: connection.execute(f"UPDATE transactions SET {change}", given))  # noqa: S608 - ours
-        return cursor.rowcount > 0
-
-    def _ask(self, query: str, **values: object) -> list[tuple[Any, ...]]:
-        given = {"now": self._clock(), **values}
-        try:
-            with self._lock:
-                return self._connection.execute(query, given).fetchall()
-        except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error
-
-    def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            with self._lock, _transaction_on(self._connection):
-                return operation(self._connection)
-        except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error
-
-
-@contextmanager
-def _transaction_on(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # a full disk has ended it already
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if found == 0:
-        for statement in _SCHEMA.split(";"):  # one by one: `executescript` would commit before the first
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
-    elif found != _VERSION:
-        raise SpoolBroken(
-            f"commitments.db was written by another version (schema {found}, this one knows {_VERSION})"
-        )
+        return self._database.update(f"UPDATE transactions SET {change}", **values) > 0  # noqa: S608 - ours
 
 
 def _transaction(row: tuple[Any, ...]) -> Transaction:

@@ -69,7 +69,9 @@ def _find(session: Session, message: Message, report: Report) -> Status:
         transfer_syntax=context.transfer_syntax,
         terms=answer_terms(session.peer, identifier),
     )
-    scan = Scan(session.archive, search, session.route.max_scanned)
+    rejecting = session.route.rejecting
+    sift = rejecting.sifted if rejecting is not None else None
+    scan = Scan(session.archive, search, session.route.max_scanned, sift=sift)
     responses = _Responses(session, context, command)
     report.note(level=search.level)
     try:

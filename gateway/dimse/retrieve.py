@@ -141,6 +141,14 @@ def _whole_series(session: Session, search: Search) -> bool:
 
 
 def _pages(session: Session, search: Search) -> Iterator[list[Target]]:
+    """Yield the instances that are named and not rejected."""
+    rejecting = session.route.rejecting
+    for page in _named(session, search):
+        hidden = rejecting.hidden([target.sop_instance for target in page]) if rejecting is not None else ()
+        yield [target for target in page if target.sop_instance not in hidden] if hidden else page
+
+
+def _named(session: Session, search: Search) -> Iterator[list[Target]]:
     """Yield the instances that are named; one that cannot be asked for must not be missing in silence."""
     yield list(waiting(session.outbox, session.route.name, search))
     for page in _instances(session, search):

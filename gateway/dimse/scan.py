@@ -23,6 +23,8 @@ _UNIQUE_KEYS = {
     "IMAGE": (*_STUDY_KEYS, 0x0020000E, 0x00080018),
 }
 
+_LEVELS = {"studies": "STUDY", "series": "SERIES", "instances": "IMAGE"}
+
 
 class Page(NamedTuple):
     """Hold what became of one page: entries read and matching, seconds until it came and of the work on it here."""
@@ -55,6 +57,8 @@ class Scan:
     observe: Callable[[Page], None] = lambda _: None
     first_page: int | None = None
     """How many entries at most are asked for at first, so that they come early."""
+    sift: Callable[[str, list[Row]], list[Row]] | None = None
+    """Take from rows of a level what nobody is to see."""
     entries: int = field(init=False, default=0)
     """Entries that the archive answered with, repeats included."""
     malformed: int = field(init=False, default=0)
@@ -81,7 +85,8 @@ class Scan:
 
     def _matching(self) -> Iterator[list[Row]]:
         search = self.search
-        unique = _STUDY_KEYS if search.studies_first else _UNIQUE_KEYS[search.level]
+        level = "STUDY" if search.studies_first else search.level
+        unique = _UNIQUE_KEYS[level]
         names = [f"{tag:08X}" for tag in unique]
         seen: set[tuple[str, ...]] = set()
         for request in search.requests:
@@ -100,7 +105,7 @@ class Scan:
                     else:
                         self.malformed += malformed(search, row)
                 self.observe(Page(request, len(page), len(matching), came - asked, perf_counter() - came))
-                yield matching
+                yield matching if self.sift is None else self.sift(level, matching)
                 asked = perf_counter()
 
     def _count(self, page: list[Row]) -> None:
@@ -115,5 +120,5 @@ class Scan:
         asked = perf_counter()
         for page in self.archive.search(request.resource, request.parameters):
             self.observe(Page(request, len(page), 0, perf_counter() - asked, 0))
-            yield from page
+            yield from page if self.sift is None else self.sift(_LEVELS[request.resource.rpartition("/")[2]], page)
             asked = perf_counter()

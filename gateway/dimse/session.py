@@ -13,6 +13,7 @@ from gateway.delivery import Uploader
 from gateway.dicomweb.client import Client
 from gateway.dimse.association import Association, Message
 from gateway.dimse.records import Records
+from gateway.dimse.rejecting import Rejecting
 from gateway.dimse.reports import Reports
 from gateway.dimse.scratch import Scratch
 from gateway.dimse.shares import Shares
@@ -32,6 +33,8 @@ class Route:
     acknowledge: Literal["archived", "spooled"]
     duplicates: Duplicates
     max_scanned: int
+    rejecting: Rejecting | None = None
+    """What rejection notes do here; None where they do nothing."""
 
 
 @dataclass(frozen=True, slots=True)

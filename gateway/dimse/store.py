@@ -110,9 +110,17 @@ def _store(session: Session, message: Message, sink: Sink | None, report: Report
     file = sink.complete()
     identity = _identity(file, message)
     report.note(bytes=file.size - file.offset)
-    if session.route.acknowledge == "spooled":
-        return _spool(session, message, file, identity, report)
-    return _archive(session, message, file, identity, report)
+    take = _spool if session.route.acknowledge == "spooled" else _archive
+    if session.route.rejecting is None:
+        return take(session, message, file, identity, report)
+    with file.path.open("rb") as stream:
+        stream.seek(file.offset)
+        judged = session.route.rejecting.judge(stream, message.context.transfer_syntax, identity)
+    status = take(session, message, file, identity, report)
+    if status.code == SUCCESS or (status.code >> 12 == 0xB and status is not RECEIPTS[Receipt.KEPT]):
+        may_reject = "reject" in session.peer.allow
+        session.route.rejecting.stored(judged, identity, session.calling, session.called, may_reject=may_reject)
+    return status
 
 
 def _spool(session: Session, message: Message, file: Incoming, identity: Identity, report: Report) -> Status:

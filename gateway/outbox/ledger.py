@@ -100,6 +100,10 @@ class Ledger:
             raise ValueError("discard needs a study or ids")
         return self._change("discard", Selection(study, archive, tuple(ids)))
 
+    def withdraw(self, ids: Sequence[int]) -> int:
+        """Delete instances that are not under way for good, delivered ones only from memory; count them."""
+        return self._change("withdraw", Selection(ids=tuple(ids))) if ids else 0
+
     # What can be asked
 
     def find(self, study: str = "", series: str = "", sop_instance: str = "") -> list[Entry]:
@@ -147,7 +151,7 @@ class Ledger:
             step = partial(queue.change, kind=kind, selection=selection, after=after, now=now)
             ids, after = self._run(step)
             count += len(ids)
-            if kind == "discard":
+            if kind in ("discard", "withdraw"):
                 self._remove(ids)
             if not after:
                 self.wake()

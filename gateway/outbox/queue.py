@@ -257,8 +257,10 @@ CHANGES: Mapping[str, str] = {
     "WHERE id IN (SELECT value FROM json_each(:ids)) "
     "AND (state = 'set aside' AND reason <> :lost OR state = 'todo' AND due > :now) RETURNING id",
     "discard": "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'done' RETURNING id",
+    "withdraw": "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'leased' "
+    "RETURNING id",
 }
-"""What an operator can do to entries. `discard` takes leased ones as well."""
+"""What an operator, or a rejection note, can do to entries. `discard` takes leased ones as well."""
 
 
 def change(
