@@ -27,7 +27,7 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """A running proxy; `rule` decides by the path and may be replaced at any time."""
+    """A running proxy; `rule` decides by the path, with DELETE before it, and may be replaced at any time."""
 
     url: str = ""
     rule: Callable[[str], Rule] = lambda _: Rule()
@@ -57,6 +57,19 @@ def meddling(url: str) -> Iterator[Proxy]:
             answer = client.get(url + path, headers={"Accept": self.headers["Accept"]})
             kind = answer.headers.get("Content-Type", "")
             self._send(rule.status or answer.status_code, kind, rule.change(answer.content), rule.cut_after)
+
+        def do_POST(self) -> None:
+            """Pass it on."""
+            headers = {name: self.headers[name] for name in ("Accept", "Content-Type")}
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            answer = client.post(url + self.path.removeprefix("/v2"), content=body, headers=headers)
+            self._send(answer.status_code, answer.headers.get("Content-Type", ""), answer.content, None)
+
+        def do_DELETE(self) -> None:
+            path = self.path.removeprefix("/v2")
+            proxy.paths.append(f"DELETE {path}")
+            refused = proxy.rule(f"DELETE {path}").status
+            self._send(refused or client.delete(url + path).status_code, "text/plain", b"", None)
 
         def _send(self, status: int, kind: str, body: bytes, cut_after: int | None) -> None:
             self.send_response(status)

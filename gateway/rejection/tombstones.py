@@ -55,7 +55,8 @@ class Rejection:
 
 
 _VERSION = 1
-# The columns are Rejection's fields, in their order. A SOP Instance UID names one object in an archive; one that comes under other study UIDs is rejected too.
+# The columns are Rejection's fields, in their order. A SOP Instance UID names one object in an archive; one that
+# comes under other study UIDs is rejected too.
 _SCHEMA = """
 CREATE TABLE rejections (
     archive TEXT NOT NULL,
