@@ -196,7 +196,9 @@ def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox
     tombstones = _tombstones(stack, config)
     # Connections of its own: neither does a question wait for a backlog, nor an instance for a thousand questions
     clients = {
-        name: stack.enter_context(connect(name, archive, recorder, connections=Judge.CONNECTIONS))
+        name: stack.enter_context(
+            connect(name, archive, recorder, connections=Judge.CONNECTIONS + Rejector.CONNECTIONS)
+        )
         for name, archive in archives.items()
     }
     stack.enter_context(Reporter(config, register))

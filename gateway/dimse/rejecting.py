@@ -36,24 +36,25 @@ class Rejecting:
         Gives the note that it is, or the rejection that ends when it is stored. Raises InstanceRejected.
         """
         begin = stream.tell()
-        rejection = self._tombstones.find(self._client.name, identity.sop_instance)
-        if rejection is not None and rejection.state is not State.REFUSED:
-            if read_patient(stream, transfer_syntax) != rejection.patient:
-                log.warning("rejection not heeded", instance=identity.sop_instance, reason="another Patient ID")
-                return None
-            if not rejection.readmits:
-                raise InstanceRejected(rejection.title)
-            if rejection.due is not None:
-                raise RejectionPending(rejection.title)
-            return rejection
-        if identity.sop_class != KEY_OBJECT_SELECTION:
-            return None
+        rejection = self._rejection(stream, transfer_syntax, identity)
         stream.seek(begin)
-        try:
-            return read_note(stream, transfer_syntax)
-        except DataSetError as error:  # it is an instance like any other, whatever else it was meant to be
-            log.warning("rejection note not heeded", instance=identity.sop_instance, reason=str(error))
+        if rejection is None:
+            return _note(stream, transfer_syntax, identity)
+        if not rejection.readmits:
+            raise InstanceRejected(rejection.title)
+        if rejection.due is not None:
+            raise RejectionPending(rejection.title)
+        return rejection
+
+    def _rejection(self, stream: BinaryIO, transfer_syntax: str, identity: Identity) -> Rejection | None:
+        """Find the rejection of an instance, if it is of this patient."""
+        found = self._tombstones.find(self._client.name, identity.sop_instance)
+        if found is None or found.state is State.REFUSED:
             return None
+        if read_patient(stream, transfer_syntax) == found.patient:
+            return found
+        log.warning("rejection not heeded", instance=identity.sop_instance, reason="another Patient ID")
+        return None
 
     def stored(
         self, judged: Note | Rejection | None, identity: Identity, calling: str, called: str, *, may_reject: bool
@@ -118,3 +119,13 @@ class Rejecting:
         }
         wrong = {tag: {"vr": "IS", "Value": [count]} for tag, count in counts.items() if tag in row}
         return {**row, **wrong}
+
+
+def _note(stream: BinaryIO, transfer_syntax: str, identity: Identity) -> Note | None:
+    if identity.sop_class != KEY_OBJECT_SELECTION:
+        return None
+    try:
+        return read_note(stream, transfer_syntax)
+    except DataSetError as error:  # it is an instance like any other, whatever else it was meant to be
+        log.warning("rejection note not heeded", note=identity.sop_instance, reason=str(error))
+        return None

@@ -108,29 +108,36 @@ class Rejector:
 
     def _out_of_the_outbox(self, client: Client, due: Sequence[Rejection]) -> list[Rejection]:
         """Settle what waits for its delivery; give what the archive is to be asked about."""
-        found = self._outbox.of_instances(client.name, [one.sop_instance for one in due])
-        entries = {entry.sop_instance: entry for entry in found if entry.state is not Queued.DONE}
-        ready: list[Rejection] = []
+        waiting = self._waiting(client, due)
+        verified: list[Rejection] = []
         for one in due:
-            entry = entries.get(one.sop_instance)
-            if entry is None:
-                ready.append(one)
+            if (entry := waiting.get(one.sop_instance)) is None:
                 continue
             try:
                 is_of_patient = _patient_of(entry) == one.patient
             except (OSError, DataSetError):  # it was delivered just now, or somebody has lost its file
                 self._again([one], "an instance in the outbox cannot be read")
                 continue
-            if not is_of_patient:
-                self._refuse([one], "the instance in the outbox is of another Patient ID")
-            elif one.action == "hide":
-                self._hide([one])
-            elif self._outbox.withdraw([entry.id]):
-                ready.append(one)  # an earlier attempt may have stored it
+            if is_of_patient:
+                verified.append(one)
             else:
-                self._tombstones.set_state([one], State.HIDDEN, final=False)
-                self._again([one], "an instance is on its way to the archive")
-        return ready
+                self._refuse([one], "the instance in the outbox is of another Patient ID")
+        self._hide([one for one in verified if one.action == "hide"])
+        deleting = [one for one in verified if one.action == "delete"]
+        self._outbox.withdraw([waiting[one.sop_instance].id for one in deleting])
+        leased = self._waiting(client, deleting)
+        late = [one for one in deleting if one.sop_instance in leased]
+        self._tombstones.set_state(late, State.HIDDEN, final=False)
+        if late:
+            self._again(late, "instances are on their way to the archive")
+        # An earlier attempt may have stored what is out of the outbox now.
+        asked = {one.sop_instance for one in deleting if one.sop_instance not in leased}
+        return [one for one in due if one.sop_instance not in waiting or one.sop_instance in asked]
+
+    def _waiting(self, client: Client, rejections: Sequence[Rejection]) -> dict[str, Entry]:
+        """Find those that the outbox has not delivered."""
+        found = self._outbox.of_instances(client.name, [one.sop_instance for one in rejections])
+        return {entry.sop_instance: entry for entry in found if entry.state is not Queued.DONE}
 
     def _hide(self, hiding: Sequence[Rejection]) -> None:
         self._settle(hiding, State.HIDDEN, "rejected instance hidden")

@@ -11,6 +11,7 @@ from gateway_process import GatewayProcess
 from meddling_proxy import Rule, meddling
 from modality import Modality, references
 from processes import await_true, free_port
+from pydicom import dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from rejection_notes import note
 
@@ -201,6 +202,23 @@ def test_what_is_hidden_is_found_by_nobody_here_but_stays_in_the_archive(site, t
         modality.ask(references((sc, A1[2]), (sc, A2[2])), stay=20)
         (report,) = modality.reports
         assert (report.committed, report.failed) == ([(sc, A2[2])], {(sc, A1[2]): 0x0112})
+
+
+def test_what_is_hidden_in_a_series_that_is_fetched_whole_is_not_sent(site, tmp_path):
+    names = [("1.6", "1.6.1", f"1.6.1.{number}") for number in range(6)]
+    with dcmtk.storescp(tmp_path / "received", port=site.receiver_port) as receiver, site.start(HIDE_ALL) as gateway:
+        site.store(*put(*names))
+        site.reject(names[2], study="1.5")
+        site.await_line("rejected instance hidden")
+        keys = ("QueryRetrieveLevel=STUDY", "StudyInstanceUID=1.6")
+        moved = dcmtk.movescu(gateway.port, receiver.title, *keys, model="S", calling="CT01")
+        assert moved.status == 0x0000
+        sent = {str(dcmread(path).SOPInstanceUID) for path in receiver.files}
+        assert sent == {one[2] for one in names} - {names[2][2]}
+        assert any(
+            line.startswith("GET /v2/studies/1.6/series/1.6.1") and "instances" not in line
+            for line in site.archive.switches.requests()
+        )
 
 
 def test_a_study_of_which_nothing_is_left_is_not_found_at_any_level(site):

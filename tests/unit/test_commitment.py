@@ -221,7 +221,7 @@ def test_a_transaction_uid_that_is_in_use_by_the_same_peer_is_refused(register):
 
 
 def test_a_peer_may_have_so_many_open_transactions_and_no_more(register):
-    register._connection.execute("PRAGMA synchronous = OFF")  # a thousand syncs prove nothing here
+    register._database._connection.execute("PRAGMA synchronous = OFF")  # a thousand syncs prove nothing here
     for number in range(MOST_OPEN):
         add(register, f"1.2.{number}")
     with pytest.raises(CommitmentRefused) as refused:

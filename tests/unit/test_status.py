@@ -27,6 +27,7 @@ ARGUMENTS = {
     "archive": "main",
     "destination": "VIEWER",
     "keyword": "StudyDate",
+    "title": PATIENT,
     "source": "config.yaml",
     "problem": PATIENT,
     "status": 0x0120,
