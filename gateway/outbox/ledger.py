@@ -100,6 +100,10 @@ class Ledger:
             raise ValueError("discard needs a study or ids")
         return self._change("discard", Selection(study, archive, tuple(ids)))
 
+    def hold_back(self, ids: Sequence[int]) -> int:
+        """Hold instances one by one until they are released or withdrawn; count them."""
+        return self._change("hold", Selection(ids=tuple(ids))) if ids else 0
+
     def withdraw(self, ids: Sequence[int]) -> int:
         """Delete instances that are not under way for good, delivered ones only from memory; count them."""
         return self._change("withdraw", Selection(ids=tuple(ids))) if ids else 0

@@ -88,6 +88,8 @@ class Rejector:
 
     def _act(self, client: Client, due: Sequence[Rejection]) -> None:
         if any(entry.state is not Queued.DONE for entry in self._outbox.of_instances(client.name, [due[0].note])):
+            waiting, verified = self._verified(client, due)
+            self._outbox.hold_back([waiting[one.sop_instance].id for one in verified if one.action == "delete"])
             self._again(due, "the note itself is not delivered yet")
             return
         ready = self._out_of_the_outbox(client, due)
@@ -108,6 +110,21 @@ class Rejector:
 
     def _out_of_the_outbox(self, client: Client, due: Sequence[Rejection]) -> list[Rejection]:
         """Settle what waits for its delivery; give what the archive is to be asked about."""
+        waiting, verified = self._verified(client, due)
+        self._hide([one for one in verified if one.action == "hide"])
+        deleting = [one for one in verified if one.action == "delete"]
+        self._outbox.withdraw([waiting[one.sop_instance].id for one in deleting])
+        leased = self._waiting(client, deleting)
+        late = [one for one in deleting if one.sop_instance in leased]
+        self._tombstones.set_state(late, State.HIDDEN, final=False)
+        if late:
+            self._again(late, "instances are on their way to the archive")
+        # An earlier attempt may have stored what is out of the outbox now.
+        asked = {one.sop_instance for one in deleting if one.sop_instance not in leased}
+        return [one for one in due if one.sop_instance not in waiting or one.sop_instance in asked]
+
+    def _verified(self, client: Client, due: Sequence[Rejection]) -> tuple[dict[str, Entry], list[Rejection]]:
+        """Find what waits in the outbox, and of that the rejections of the note's patient; others are settled."""
         waiting = self._waiting(client, due)
         verified: list[Rejection] = []
         for one in due:
@@ -122,17 +139,7 @@ class Rejector:
                 verified.append(one)
             else:
                 self._refuse([one], "the instance in the outbox is of another Patient ID")
-        self._hide([one for one in verified if one.action == "hide"])
-        deleting = [one for one in verified if one.action == "delete"]
-        self._outbox.withdraw([waiting[one.sop_instance].id for one in deleting])
-        leased = self._waiting(client, deleting)
-        late = [one for one in deleting if one.sop_instance in leased]
-        self._tombstones.set_state(late, State.HIDDEN, final=False)
-        if late:
-            self._again(late, "instances are on their way to the archive")
-        # An earlier attempt may have stored what is out of the outbox now.
-        asked = {one.sop_instance for one in deleting if one.sop_instance not in leased}
-        return [one for one in due if one.sop_instance not in waiting or one.sop_instance in asked]
+        return waiting, verified
 
     def _waiting(self, client: Client, rejections: Sequence[Rejection]) -> dict[str, Entry]:
         """Find those that the outbox has not delivered."""

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import time
+from contextlib import closing
 
 import dcmtk
 import pytest
@@ -102,9 +103,18 @@ class Site:
 
     def hurry(self):
         """Let what waits be due now, as if the time had passed."""
-        with sqlite3.connect(self.folder / "gateway" / "spool" / "rejections.db", timeout=10) as table:
-            table.execute("UPDATE rejections SET due = 0 WHERE due IS NOT NULL")
-        table.close()
+        self.change("UPDATE rejections SET due = 0 WHERE due IS NOT NULL")
+
+    def change(self, statement):
+        with closing(sqlite3.connect(self.table, timeout=10)) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+    def rows(self, condition):
+        return self.change(f"SELECT sop_instance FROM rejections WHERE {condition}")
+
+    @property
+    def table(self):
+        return self.folder / "gateway" / "spool" / "rejections.db"
 
 
 @pytest.fixture
@@ -261,7 +271,7 @@ def test_by_default_a_note_is_an_instance_like_any_other(site):
         assert site.reject(A1) == [0]
         assert site.store(*put(A1)) == [0]
         assert site.instances() == {one[2] for one in ALL}
-        assert not (site.folder / "gateway" / "spool" / "rejections.db").exists()
+        assert not site.table.exists()
 
 
 def test_only_a_peer_that_may_reject_is_heeded(site):
@@ -411,19 +421,27 @@ def test_a_note_is_read_in_every_encoding(site, syntax):
 # -- the outbox
 
 
-def test_what_waits_in_the_outbox_is_never_delivered(site):
+def test_what_waits_in_the_outbox_is_never_delivered_even_if_it_came_before_the_note(site):
     with site.start(acknowledge="spooled"):
         site.archive.stop()
         site.store(*put(A1, A2))
         site.reject(A1)
+        site.await_line("rejection waits")
         site.archive.start()
         await_true(lambda: site.archived() == {A2[2]})
-        site.await_line("rejection note taken")
-        await_true(lambda: A1[2] not in site.instances())
-        site.hurry()
-        time.sleep(1)
-        assert site.archived() == {A2[2]}
+        await_true(lambda: site.rows("looks > 0"), 40)
+        assert (site.archived(), site.deletions()) == ({A2[2]}, [])
         assert site.store(*put(A1)) == [REJECTED]
+
+
+def test_what_waits_in_the_outbox_for_another_patient_is_delivered(site):
+    with site.start(acknowledge="spooled"):
+        site.archive.stop()
+        site.store(*put(A1))
+        site.reject(A1, patient="ID2")
+        site.await_line("rejection not acted upon")
+        site.archive.start()
+        await_true(lambda: site.archived() == {A1[2]})
 
 
 def test_nothing_is_deleted_before_the_note_is_delivered(site):
@@ -482,15 +500,18 @@ def test_an_instance_that_somebody_else_has_deleted_is_done(site):
         site.await_line("rejected instance deleted")
 
 
-def test_a_restart_goes_on_where_a_kill_stopped_it(site):
-    with site.start(acknowledge="spooled") as gateway:
-        site.store(*put(*ALL))
-        await_true(lambda: len(site.archived()) == 3)
-        site.reject(A1)
-        site.await_line("rejection note taken")
-        site.archive.stop()
-        gateway.kill()
-    site.archive.start()
-    with site.start(acknowledge="spooled"):
-        await_true(lambda: A1[2] not in site.archived())
-        assert site.store(*put(A1)) == [REJECTED]
+def test_a_restart_goes_on_at_once_where_a_kill_stopped_it(site):
+    with meddling(site.archive.url) as proxy:
+        proxy.rule = lambda path: Rule(status=503 if path.startswith("DELETE") else None)
+        with site.start(acknowledge="spooled", url=proxy.url) as gateway:
+            site.store(*put(*ALL))
+            await_true(lambda: len(site.archived()) == 3)
+            site.reject(A1)
+            site.await_line("rejection waits")
+            await_true(lambda: site.rows("attempts > 0 AND state = 'hidden'"))
+            gateway.kill()
+        proxy.rule = lambda _: Rule()
+        site.change("UPDATE rejections SET due = due + 1000 WHERE due IS NOT NULL")
+        with site.start(acknowledge="spooled", url=proxy.url):
+            await_true(lambda: site.archived() == {A2[2], B1[2]})
+            assert site.store(*put(A1)) == [REJECTED]
