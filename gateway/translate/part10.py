@@ -5,6 +5,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pydicom import config
 from pydicom.uid import UID
 
 from gateway.errors import DataSetError
@@ -106,7 +107,7 @@ def read_identity(stream: BinaryIO, transfer_syntax: str) -> Identity:
     Values are skipped, nothing is held. Raises DataSetError when it cannot be read up to the Series Instance
     UID or ends in the middle of an element; what is odd behind the UIDs is the archive's to judge.
     """
-    syntax = UID(transfer_syntax)
+    syntax = UID(transfer_syntax, config.IGNORE)  # it is the peer's: whatever stands there, no warning
     deflated = syntax.is_transfer_syntax and syntax.is_deflated
     encoding = encoding_of(syntax)
     begin = None if deflated else stream.tell()
