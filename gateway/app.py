@@ -4,6 +4,7 @@ Each part is a context manager, started when it is entered and stopped when it i
 """
 
 import fcntl
+import os
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -15,6 +16,8 @@ import structlog
 
 from gateway import metrics, recent
 from gateway.admin import Parts, serving
+from gateway.audit import Keeper, Source, Trail
+from gateway.audit_options import Audit
 from gateway.commitment import Judge, Register, Transaction
 from gateway.config import EMBEDDED, Admin, Archive, CalledTitle, Config
 from gateway.delivery import Breaker, Circuit, Delivery, RetryPolicy, Settings, Uploader, stop_all
@@ -22,10 +25,11 @@ from gateway.dicomweb.client import Client
 from gateway.dicomweb.sign_in import sign_in
 from gateway.dimse import echo
 from gateway.dimse.census import Census
+from gateway.dimse.ports import Ports, open_ports
 from gateway.dimse.records import Records
 from gateway.dimse.rejecting import Rejecting
 from gateway.dimse.reporter import Reporter
-from gateway.dimse.scp import Scp, bind
+from gateway.dimse.scp import Scp
 from gateway.dimse.session import Route
 from gateway.embedded import server as embedded_server
 from gateway.embedded.server import EmbeddedArchive
@@ -54,6 +58,7 @@ class Gateway:
 
     config: Config
     port: int
+    tls_port: int | None = None
     page: str = ""
 
 
@@ -65,14 +70,13 @@ def running(config: Config) -> Iterator[Gateway]:
         archives = dict(config.archives)
         if uses_embedded(config):
             archives[EMBEDDED] = stack.enter_context(embedded(config, open_embedded_port(config)))
-        listener = open_port(config)
-        port = listener.getsockname()[1]
+        ports = stack.enter_context(take_ports(config))
         census = stack.enter_context(counting(config))
         recorder = Recorder()
         stack.enter_context(delivering(config, archives, recorder))
-        stack.enter_context(receiving(config, archives, recorder, listener, census))
-        log.info("listening", host=config.listen.host, port=port, titles=", ".join(config.ae_titles))
-        yield Gateway(config, port)
+        stack.enter_context(receiving(config, archives, recorder, ports, census))
+        log_ports(config, ports)
+        yield Gateway(config, ports.port, ports.tls_port)
         log.info("stopping", grace=config.listen.grace)
     log.info("stopped")
 
@@ -136,19 +140,25 @@ def embedded(config: Config, listener: socket.socket) -> Iterator[Archive]:
         )
 
 
-def open_port(config: Config) -> socket.socket:
-    """Take the port of the DIMSE side; it opens when somebody serves it."""
+def log_ports(config: Config, ports: Ports) -> None:
+    """Log where peers may call from now on."""
+    listen = config.listen
+    log.info(
+        "listening", host=listen.host, port=ports.port, tls_port=ports.tls_port, titles=", ".join(config.ae_titles)
+    )
+
+
+def take_ports(config: Config) -> Ports:
+    """Take the ports of the DIMSE side; they open when somebody serves them."""
     try:
-        return bind(config.listen.host, config.listen.port)
+        return open_ports(config.listen)
     except OSError as error:
         raise ConfigError("listen", (Fault("listen", f"cannot be used: {error.strerror}"),)) from error
 
 
 @contextmanager
-def receiving(
-    config: Config, archives: Archives, recorder: Recorder, listener: socket.socket, census: Census
-) -> Iterator[None]:
-    """Serve associations on a port that other processes may serve as well."""
+def receiving(config: Config, archives: Archives, recorder: Recorder, ports: Ports, census: Census) -> Iterator[Scp]:
+    """Serve associations on ports that other processes may serve as well."""
     with ExitStack() as stack:
         outbox = stack.enter_context(_outbox(config))
         clients = {
@@ -160,9 +170,9 @@ def receiving(
             title: _route(called, archives[called.archive], clients[called.archive], outbox, tombstones)
             for title, called in config.ae_titles.items()
         }
-        records = Records(recorder, stack.enter_context(Recent(_recent_file(config))), config.peers)
-        stack.enter_context(Scp(config, routes, outbox, _register(stack, config), census, listener, records))
-        yield
+        seen = stack.enter_context(Recent(_recent_file(config)))
+        records = Records(recorder, seen, config.peers, _trail(stack, config))
+        yield stack.enter_context(Scp(config, routes, outbox, _register(stack, config), census, ports, records))
 
 
 @contextmanager
@@ -185,6 +195,8 @@ def delivering(config: Config, archives: Archives, recorder: Recorder) -> Iterat
         stack.callback(stop_all, deliveries, config.listen.grace)
         for delivery in deliveries:
             delivery.start()
+        if config.audit is not None:
+            stack.enter_context(Keeper(audit_folder(config), config.audit.syslog, config.audit.keep))
         _warn_of_orphans(outbox, archives)
         _commit(stack, config, archives, outbox, recorder)
         yield
@@ -226,12 +238,17 @@ def open_admin_port(settings: Admin) -> socket.socket:
 
 @contextmanager
 def administering(
-    config: Config, settings: Admin, archives: Archives, counts: Metrics, listener: socket.socket
+    config: Config,
+    settings: Admin,
+    archives: Archives,
+    counts: Metrics,
+    recorder: Recorder,
+    listener: socket.socket,
 ) -> Iterator[None]:
     """Serve the status page, the metrics and the health of a gateway that counts in `counts`."""
     with ExitStack() as stack:
         clients = {
-            name: stack.enter_context(connect(name, archive, counts.of(ADMIN), connections=1))
+            name: stack.enter_context(connect(name, archive, recorder, connections=1))
             for name, archive in archives.items()
         }
         own = next(iter(config.ae_titles))
@@ -271,6 +288,24 @@ def connect(
 def outbox_folder(config: Config) -> Path:
     """Say where the outbox lies."""
     return config.spool.folder / "outbox"
+
+
+def audit_folder(config: Config) -> Path:
+    """Say where the audit trail lies."""
+    folder = config.audit.folder if config.audit is not None else None
+    return folder or config.spool.folder / "audit"
+
+
+def audit_source(config: Config) -> Source:
+    """Say who reports to the audit trail: this process of this gateway."""
+    audit = config.audit or Audit()
+    return Source(audit.source, audit.site, tuple(config.ae_titles), os.getpid(), socket.gethostname())
+
+
+def _trail(stack: ExitStack, config: Config) -> Trail | None:
+    if config.audit is None:
+        return None
+    return stack.enter_context(Trail(audit_folder(config), audit_source(config)))
 
 
 def _note_request(recorder: Recorder | None, archive: str, operation: str, outcome: str, seconds: float) -> None:

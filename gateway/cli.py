@@ -16,6 +16,7 @@ from gateway.config import load
 from gateway.console import DEFAULT, ERR, OUT, ConfigFile, configuration, fail
 from gateway.doctor.command import doctor
 from gateway.errors import ConfigError
+from gateway.reload import ConfigSource
 from gateway.supervisor import supervised
 from gateway.web.commands import web
 
@@ -36,16 +37,16 @@ _SWITCH = 0.001
 
 @cli.command()
 def serve(config: ConfigFile = None) -> None:
-    """Run the gateway until SIGTERM or SIGINT."""
+    """Run the gateway until SIGTERM or SIGINT; SIGHUP has it read its configuration again."""
     settings = configuration(config)
     log.set_up(settings.log.level, settings.log.format)
-    stop = signals.descriptor(signal.SIGTERM, signal.SIGINT)
+    came = signals.descriptor(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     sys.setswitchinterval(_SWITCH)
     try:
-        with supervised(settings) as (gateway, supervisor):
+        with supervised(settings, ConfigSource(config or DEFAULT)) as (gateway, supervisor, reload):
             with suppress(OSError):  # nobody needs to read it
                 _greet(gateway)
-            supervisor.watch(stop)
+            supervisor.watch(came, reload)
     except ConfigError as error:
         fail(error)
 

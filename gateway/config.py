@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.audit_options import Audit
+from gateway.callers import certificate, network
 from gateway.credentials import Auth, NoAuth
 from gateway.errors import ConfigError, Fault
 
@@ -105,6 +107,15 @@ class Listen(_Model):
     idle_timeout: Seconds = 600
     grace: Annotated[float, Field(ge=0, le=3600)] = 30
     tls: ServerTls | None = None
+    tls_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+    @model_validator(mode="after")
+    def _tls_for_its_port(self) -> "Listen":
+        if self.tls_port is not None and self.tls is None:
+            raise ValueError("tls_port needs tls: give certificate and key")
+        if self.tls_port is not None and self.tls_port == self.port != 0:
+            raise ValueError("port and tls_port are the same; leave tls_port out for a gateway with TLS alone")
+        return self
 
 
 class DeliveryPace(_Model):
@@ -167,7 +178,8 @@ class Peer(_Model):
 
     host: str | None = None
     port: Port | None = None
-    addresses: list[str] = []
+    addresses: list[Annotated[str, AfterValidator(network)]] = []
+    certificates: list[Annotated[str, AfterValidator(certificate)]] = []
     allow: frozenset[Service] = frozenset(("echo", "store", "find", "move", "get", "commit"))
     character_set: CharacterSet = ""
     answer_character_set: AnswerCharacterSet = "ISO_IR 192"
@@ -265,6 +277,8 @@ class Config(_Model):
     commitment: Commitment = Commitment()
     embedded: Embedded = Embedded()
     admin: Admin | None = Admin()
+    audit: Audit | None = Audit()
+    reload_on_change: bool = False
     log: Log = Log()
 
 
@@ -294,6 +308,8 @@ def parse(document: Any, source: str) -> Config:
         config = Config.model_validate(filled)
     except ValidationError as error:
         faults += [Fault(_path(item["loc"]), _problem(item)) for item in error.errors()]
+    else:
+        faults += _unprovable(config)
     faults += _dangling(filled) + _unreachable(filled)
     if faults:
         raise ConfigError(source, tuple(faults))
@@ -323,6 +339,16 @@ def _unreachable(document: Any) -> list[Fault]:
         Fault(f"peers.{title}.report_to", f"{name!r} is not in peers")
         for title, peer in peers.items()
         if isinstance(peer, dict) and (name := peer.get("report_to")) is not None and name not in peers
+    ]
+
+
+def _unprovable(config: Config) -> list[Fault]:
+    """Find peers that are to show a certificate where nobody is asked for one."""
+    if config.listen.tls is not None and config.listen.tls.ca is not None:
+        return []
+    problem = "needs listen.tls with ca: without it no caller is asked for its certificate"
+    return [
+        Fault(f"peers.{title}.certificates", problem) for title, peer in config.peers.items() if peer.certificates
     ]
 
 

@@ -186,10 +186,24 @@ class Metrics:
 
     def __init__(self, processes: Iterable[str]) -> None:
         self._recorders = {name: Recorder() for name in processes}
+        self._free: list[Recorder] = []
 
     def of(self, process: str) -> Recorder:
         """Give the recorder of a process."""
         return self._recorders[process]
+
+    def lend(self) -> Recorder:
+        """Give a recorder that no process uses, for one to be forked; what it has counted goes on."""
+        if self._free:
+            return self._free.pop()
+        recorder = Recorder()
+        self._recorders[f"lent-{len(self._recorders)}"] = recorder
+        return recorder
+
+    def give_back(self, recorder: Recorder) -> None:
+        """Take note that the process with a lent recorder has ended for good."""
+        recorder.end()
+        self._free.append(recorder)
 
     def total(self) -> dict[Key, float]:
         """Sum up over the processes."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.accesses import Accesses
 from gateway.app import outbox_folder
 from gateway.config import EMBEDDED, Config
 from gateway.console import ERR, OUT, ConfigFile, configuration, fail
@@ -176,7 +177,9 @@ def export_files(
     with _opened(config) as (settings, ledger):
         chosen = _choose(studies, archive, settings, ledger, state, everything=everything)
         try:
-            result = export(chosen.entries(ledger), folder)
+            accesses = Accesses(settings)
+            result = export(accesses.counting(chosen.entries(ledger)), folder)
+            accesses.tell("R")
         except GatewayError as error:
             fail(error)
         if as_json:
@@ -208,7 +211,8 @@ def discard(
     with _opened(config) as (settings, ledger):
         chosen = _choose(studies, archive, settings, ledger, state, everything=everything)
         ids, size, of = [], 0, set()
-        for entry in chosen.entries(ledger):
+        accesses = Accesses(settings)
+        for entry in accesses.counting(chosen.entries(ledger)):
             ids.append(entry.id)
             size += entry.size
             of.add((entry.study, entry.archive))
@@ -219,6 +223,8 @@ def discard(
             )
             typer.confirm("Delete them for good?", abort=True, err=True)
         discarded = sum(ledger.discard(ids=ids[at : at + _AT_ONCE]) for at in range(0, len(ids), _AT_ONCE))
+        if discarded:
+            accesses.tell("D")
         if as_json:
             show_object({"discarded": discarded})
         else:

@@ -16,3 +16,8 @@ def descriptor(*numbers: int) -> int:
     for number in numbers:
         signal.signal(number, lambda *_: None)
     return came
+
+
+def read(came: int) -> set[int]:
+    """Take the numbers of the signals that have come off such a descriptor; waits for one."""
+    return set(os.read(came, 64))

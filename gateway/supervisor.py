@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,45 +21,60 @@ from typing import Any
 
 import structlog
 
-from gateway import metrics, signals
+from gateway import audit, metrics, signals
 from gateway.app import (
     ADMIN,
     Gateway,
     administering,
+    audit_folder,
+    audit_source,
     counting,
     delivering,
     embedded,
+    log_ports,
     open_admin_port,
     open_embedded_port,
-    open_port,
     receiving,
     spool,
+    take_ports,
     uses_embedded,
 )
-from gateway.config import EMBEDDED, Config
+from gateway.config import EMBEDDED, Archive, Config
+from gateway.dimse.census import Census
+from gateway.dimse.ports import Ports
+from gateway.dimse.scp import Scp
 from gateway.errors import ConfigError, Fault
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Recorder
+from gateway.reload import ConfigSource
 
 log = structlog.get_logger("gateway")
 
 Part = Callable[[], AbstractContextManager[Any]]
 
 SUPERVISOR = "supervisor"
+ARCHIVE = "archive"
 
 _STOP = signal.SIGUSR1  # not SIGTERM, which a service manager sends to every process at once
+_DRAIN = signal.SIGUSR2
+_LOOK = 2.0  # seconds between two looks at the configuration file
 _SETTLED = 10.0  # seconds after which a start counts as a success
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 _RELUCTANCE = 10.0  # seconds beyond the grace time
 _PR_SET_PDEATHSIG = 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Child:
-    """Hold a part of the gateway and the process that runs it; times in seconds."""
+    """Hold a part of the gateway and the process that runs it; times in seconds.
+
+    A `lasting` one is the same with every configuration.
+    """
 
     name: str
     part: Part
     rank: int
+    recorder: Recorder
+    lasting: bool = False
     process: ForkProcess | None = None
     begun: float = 0.0
     pause: float = _FIRST_PAUSE
@@ -74,40 +89,75 @@ class Supervisor:
         self._metrics = counts
         self._recorder = counts.of(SUPERVISOR)
         self._children: list[_Child] = []
+        self._leaving: list[_Child] = []
 
-    def add(self, name: str, part: Part, *, rank: int) -> Any:
+    def add(self, child: "_Child") -> Any:
         """Run a part in a process of its own and return what it gives; raises the ConfigError that it raised.
 
-        Those of the highest `rank` are stopped first, together.
+        Those of the highest rank are stopped first, together.
         """
-        child = _Child(name, part, rank)
         answer = self._start(child)
         if isinstance(answer, ConfigError):
             raise answer
         self._children.append(child)
         return answer
 
-    def watch(self, stop: int) -> None:
-        """Start again whatever ends, until the descriptor `stop` can be read."""
+    def replace(self, children: Sequence["_Child"], grace: float) -> None:
+        """Start processes, then let all former ones end but the lasting: what is under way there goes on.
+
+        When one cannot start, the ConfigError that it raised is raised and everything is as before.
+        """
+        fresh: list[_Child] = []
+        for child in children:
+            answer = self._start(child)
+            if isinstance(answer, ConfigError):
+                self._let_go([child, *fresh], _STOP)
+                for unused in children[len(fresh) + 1 :]:
+                    self._metrics.give_back(unused.recorder)
+                raise answer
+            fresh.append(child)
+        old = [child for child in self._children if not child.lasting]
+        self._children = [child for child in self._children if child.lasting] + fresh
+        self._grace = max(grace, self._grace)
+        self._let_go(old, _DRAIN)
+
+    def watch(self, came: int, reload: "Reload | None" = None) -> None:
+        """Start again whatever ends, and reload at SIGHUP, until another signal comes on the descriptor `came`."""
         while True:
-            running = {child.process.sentinel: child for child in self._children if child.process is not None}
-            waiting = [child.again_at for child in self._children if child.process is None]
-            timeout = max(0.0, min(waiting) - time.monotonic()) if waiting else None
-            ready = connection.wait([stop, *running], timeout)
-            if stop in ready:
-                return
+            everybody = (*self._children, *self._leaving)
+            running = {child.process.sentinel: child for child in everybody if child.process is not None}
+            ready = connection.wait([came, *running], self._patience(reload))
             for sentinel in ready:
-                self._note_end(running[sentinel])  # type: ignore[index]
+                if sentinel != came:
+                    self._note_end(running[sentinel])  # type: ignore[index]
+            if came in ready and signals.read(came) != {signal.SIGHUP}:
+                return
+            if reload is not None and (came in ready or reload.is_due()):
+                reload.now()
             for child in self._children:
                 if child.process is None and child.again_at <= time.monotonic():
                     self._start_again(child)
 
+    def _patience(self, reload: "Reload | None") -> float | None:
+        until = [child.again_at - time.monotonic() for child in self._children if child.process is None]
+        if reload is not None and reload.looks:
+            until.append(_LOOK)
+        return max(0.0, min(until)) if until else None
+
+    def _let_go(self, children: Sequence["_Child"], how: signal.Signals) -> None:
+        for child in children:
+            if child.process is None:  # it has ended already, and is not started again
+                self._metrics.give_back(child.recorder)
+                continue
+            if child.process.is_alive() and child.process.pid is not None:
+                os.kill(child.process.pid, how)
+            self._leaving.append(child)
+
     def stop(self) -> None:
         """Stop the processes, those of the highest rank first; each has its grace time and a little more."""
-        for rank in sorted({child.rank for child in self._children}, reverse=True):
-            processes = [
-                child.process for child in self._children if child.rank == rank and child.process is not None
-            ]
+        everybody = (*self._children, *self._leaving)
+        for rank in sorted({child.rank for child in everybody}, reverse=True):
+            processes = [child.process for child in everybody if child.rank == rank and child.process is not None]
             for process in processes:
                 if process.is_alive() and process.pid is not None:
                     os.kill(process.pid, _STOP)
@@ -140,8 +190,15 @@ class Supervisor:
         if process is None:
             return
         process.join()
+        if child in self._leaving:
+            self._leaving.remove(child)
+            self._metrics.give_back(child.recorder)
+            log.info(
+                "a process of the former configuration has ended", process=child.name, exit_code=process.exitcode
+            )
+            return
         self._recorder.set(metrics.PROCESS_UP, child.name, value=0)
-        self._metrics.of(child.name).end()
+        child.recorder.end()
         child.pause = _FIRST_PAUSE if time.monotonic() - child.begun > _SETTLED else child.pause * 2
         child.again_at = time.monotonic() + min(child.pause, _LONGEST_PAUSE)
         log.error("a process ended and is started again", process=child.name, exit_code=process.exitcode)
@@ -154,51 +211,132 @@ class Supervisor:
 
 def _run(part: Part, answer: "connection.Connection", parent: int) -> None:
     """Be the child: run a part until told to stop, or until the parent is gone."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    stop = signals.descriptor(_STOP)
+    came = signals.descriptor(_STOP, _DRAIN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _STOP)
     if os.getppid() != parent:
         return
     try:
         with part() as given:
-            answer.send(given)
+            answer.send(None if isinstance(given, Scp) else given)
             answer.close()
-            os.read(stop, 1)
+            if _STOP not in signals.read(came) and isinstance(given, Scp):
+                given.drain(came)
     except ConfigError as error:
         answer.send(error)
 
 
+class Reload:
+    """Have a running gateway go over to a changed configuration; what cannot be taken up changes nothing."""
+
+    def __init__(
+        self, source: ConfigSource, supervisor: Supervisor, config: Config, parts: Callable[[Config], list[_Child]]
+    ) -> None:
+        self._source = source
+        self._supervisor = supervisor
+        self._config = config
+        self._parts = parts
+
+    @property
+    def looks(self) -> bool:
+        """Say whether the file is looked at without being asked."""
+        return self._config.reload_on_change
+
+    def is_due(self) -> bool:
+        """Say whether the file has changed and is to be taken up by itself."""
+        return self.looks and self._source.has_changed()
+
+    def now(self) -> None:
+        """Take the file up for new associations, or log why not."""
+        try:
+            wanted = self._source.read(self._config)
+            self._supervisor.replace(self._parts(wanted), wanted.listen.grace)
+        except ConfigError as error:
+            log.error("configuration not taken up; the former stays", reason=str(error))
+            return
+        self._config = wanted
+        log.info("configuration taken up", file=str(self._source.path))
+        if wanted.audit is not None:
+            here = audit_source(wanted)
+            write = partial(
+                audit.alerted, kind=audit.Alert.CONFIGURATION, culprit=here.node, words="configuration changed"
+            )
+            audit.append(audit_folder(wanted), here, write)
+
+
 @contextmanager
-def supervised(config: Config) -> Iterator[tuple[Gateway, Supervisor]]:
+def supervised(config: Config, source: ConfigSource) -> Iterator[tuple[Gateway, Supervisor, Reload]]:
     """Run a gateway in processes; raises ConfigError when the machine does not allow what it asks for."""
     with ExitStack() as stack:
         stack.enter_context(spool(config))
-        listener = stack.enter_context(open_port(config))
-        port = listener.getsockname()[1]
+        ports = stack.enter_context(take_ports(config))
         census = stack.enter_context(counting(config))
-        receivers = [f"receiver-{number + 1}" for number in range(config.listen.workers)]
-        counts = Metrics([SUPERVISOR, "archive", ADMIN, "delivery", *receivers])
+        counts = Metrics([SUPERVISOR, ARCHIVE])
         gc.collect()
         gc.freeze()  # the collector writes to what it looks at, and would unshare the children's memory
         supervisor = Supervisor(config.listen.grace, counts)
         stack.callback(supervisor.stop)
-        archives = dict(config.archives)
+        own: dict[str, Archive] = {}
         if uses_embedded(config):
-            own = stack.enter_context(open_embedded_port(config))
-            archives[EMBEDDED] = supervisor.add("archive", partial(embedded, config, own), rank=0)
-        page = ""
-        if config.admin is not None:
-            door = stack.enter_context(open_admin_port(config.admin))
-            page = config.admin.url(door.getsockname()[1])
-            part = partial(administering, config, config.admin, archives, counts, door)
-            supervisor.add(ADMIN, part, rank=0)
+            listener = stack.enter_context(open_embedded_port(config))
+            child = _Child(ARCHIVE, partial(embedded, config, listener), 0, counts.of(ARCHIVE), lasting=True)
+            own[EMBEDDED] = supervisor.add(child)
+        door = stack.enter_context(open_admin_port(config.admin)) if config.admin is not None else None
+        common = _Common(own, ports, census, counts, door)
+        for child in common.parts(config):
+            supervisor.add(child)
+        page = config.admin.url(door.getsockname()[1]) if config.admin and door else ""
+        if page:
             log.info("status page", url=page)
-        supervisor.add("delivery", partial(delivering, config, archives, counts.of("delivery")), rank=1)
-        for name in receivers:
-            supervisor.add(name, partial(receiving, config, archives, counts.of(name), listener, census), rank=2)
-        log.info("listening", host=config.listen.host, port=port, titles=", ".join(config.ae_titles))
-        yield Gateway(config, port, page), supervisor
+        log_ports(config, ports)
+        stack.enter_context(_audited(config))
+        reload = Reload(source, supervisor, config, common.parts)
+        yield Gateway(config, ports.port, ports.tls_port, page), supervisor, reload
         log.info("stopping", grace=config.listen.grace)
-        listener.shutdown(socket.SHUT_RDWR)  # for every process that has it: no new connection from now on
+        ports.shut()  # for every process that has them
     log.info("stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """Hold what all generations of processes have in common: the embedded archive, ports, counts."""
+
+    own: Mapping[str, Archive]
+    ports: Ports
+    census: Census
+    counts: Metrics
+    door: socket.socket | None
+
+    def parts(self, config: Config) -> list[_Child]:
+        """Give the processes that follow a configuration."""
+        of = config.embedded
+        changed = {"max_scanned": of.max_scanned, "duplicates": of.duplicates, "delivery": of.delivery}
+        own = {name: archive.model_copy(update=changed) for name, archive in self.own.items()}
+        archives = {**own, **config.archives}
+        parts = []
+        if config.admin is not None and self.door is not None:
+            recorder = self.counts.lend()
+            page = partial(administering, config, config.admin, archives, self.counts, recorder, self.door)
+            parts.append(_Child(ADMIN, page, 0, recorder))
+        recorder = self.counts.lend()
+        parts.append(_Child("delivery", partial(delivering, config, archives, recorder), 1, recorder))
+        for number in range(config.listen.workers):
+            recorder = self.counts.lend()
+            receive = partial(receiving, config, archives, recorder, self.ports, self.census)
+            parts.append(_Child(f"receiver-{number + 1}", receive, 2, recorder))
+        return parts
+
+
+@contextmanager
+def _audited(config: Config) -> Iterator[None]:
+    """Write start and stop into the audit trail (PS3.15 A.5.3.1)."""
+    if config.audit is None:
+        yield
+        return
+    folder, source = audit_folder(config), audit_source(config)
+    audit.append(folder, source, partial(audit.activity, what=audit.Activity.START))
+    try:
+        yield
+    finally:
+        audit.append(folder, source, partial(audit.activity, what=audit.Activity.STOP))

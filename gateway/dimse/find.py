@@ -40,6 +40,7 @@ def answer(session: Session, message: Message) -> None:
             status = status_of(error, Service.FIND)
             report.note(reason=str(error))
         report.note(status=status.code)
+        session.account.queried(message, status.code)
         session.association.send(message.context, commands.response(message.command, status.code, status.comment))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 
 from pynetdicom import sop_class
 from pynetdicom.presentation import AllStoragePresentationContexts
@@ -44,11 +45,11 @@ EXPLICIT_LE = "1.2.840.10008.1.2.1"
 DEFLATED_LE = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
 # Explicit VR first: the acceptor's order wins, and Implicit VR would make senders drop VRs of private elements
-_MESSAGE_SYNTAXES = (EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, DEFLATED_LE)
+MESSAGE_SYNTAXES = (EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, DEFLATED_LE)
 
 # Services that are DIMSE-C or DIMSE-N but not storage; a context of theirs that we do not offer is refused,
 # while any other UID, private and retired storage classes among them, is taken for a storage class.
-_STANDARD_STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+STANDARD_STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 _STANDARD_OTHER = (
     frozenset(
         str(uid)
@@ -57,13 +58,13 @@ _STANDARD_OTHER = (
         for uid in group.values()
         if isinstance(uid, str)
     )
-    - _STANDARD_STORAGE
+    - STANDARD_STORAGE
 )
 _PRIVATE_SHUTDOWN = "1.2.276.0.7230010.3.4.1915765545.18030.917282194.0"  # DCMTK's termscu
 
 # Bytes of SOP Class Extended Negotiation that are answered with 1 (PS3.4 C.5.1.1): relational queries, combined
 # date-time, fuzzy names, timezone adjustment, not multi-frame views, empty value and multiple value matching
-_FIND_EXTENSIONS = bytes((1, 1, 1, 1, 0, 1, 1))
+FIND_EXTENSIONS = bytes((1, 1, 1, 1, 0, 1, 1))
 _RETRIEVE_EXTENSIONS = bytes((1, 0))  # relational, not multi-frame views (PS3.4 C.5.2.1)
 
 # (result, source, reason) of PS3.8 Table 9-21
@@ -107,8 +108,13 @@ class Acceptance:
     negotiated: Mapping[str, Negotiated]
 
 
-def reject_reason(request: AssociateRequest, config: Config, address: str) -> Rejection | None:
-    """Say whether the policy refuses the request; `address` is the peer's IP address."""
+def reject_reason(
+    request: AssociateRequest, config: Config, address: str, names: frozenset[str] = frozenset()
+) -> Rejection | None:
+    """Say whether the policy refuses the request.
+
+    `address` is the caller's IP address, `names` what its certificate proves (`tls.names_of`).
+    """
     if not request.protocol_version & 1:
         return Rejection(*PROTOCOL_VERSION_UNKNOWN, "protocol version 1 is not offered")
     if request.application_context != APPLICATION_CONTEXT:
@@ -118,9 +124,22 @@ def reject_reason(request: AssociateRequest, config: Config, address: str) -> Re
     peer = config.peers.get(request.calling)
     if peer is None and config.unknown_peers == "reject":
         return Rejection(*CALLING_TITLE_UNKNOWN, "calling AE title is not known; add it to peers")
-    if peer is not None and peer.addresses and address not in peer.addresses:
+    return _foreign(peer, address, names) if peer is not None else None
+
+
+def _foreign(peer: Peer, address: str, names: frozenset[str]) -> Rejection | None:
+    """See that who bears a peer's title is that peer, as far as the configuration says how to know."""
+    if peer.addresses and not _is_within(address, peer.addresses):
         return Rejection(*CALLING_TITLE_UNKNOWN, "calling AE title is bound to other addresses")
+    if peer.certificates and not names & set(peer.certificates):
+        return Rejection(*CALLING_TITLE_UNKNOWN, "calling AE title is bound to another certificate")
     return None
+
+
+def _is_within(address: str, networks: Iterable[str]) -> bool:
+    caller = ip_address(address.partition("%")[0])
+    mapped = getattr(caller, "ipv4_mapped", None)  # how IPv4 callers look on an IPv6 socket
+    return any((mapped or caller) in ip_network(network) for network in networks)
 
 
 def accept(request: AssociateRequest, config: Config) -> Acceptance:
@@ -172,7 +191,7 @@ def _context(proposed: ProposedContext, peer: Peer) -> ContextResult:
         # the requestor's order: what it has compressed passes through as it is
         chosen = first if syntaxes else None
     else:
-        chosen = next((syntax for syntax in _MESSAGE_SYNTAXES if syntax in syntaxes), None)
+        chosen = next((syntax for syntax in MESSAGE_SYNTAXES if syntax in syntaxes), None)
     if chosen is None:
         return ContextResult(proposed.identifier, TRANSFER_SYNTAXES_UNKNOWN, first)
     return ContextResult(proposed.identifier, ACCEPTED, chosen)
@@ -191,7 +210,7 @@ def _offered(uid: str, peer: Peer) -> bool:
 
 
 def _is_storage(uid: str) -> bool:
-    if uid in _STANDARD_STORAGE:
+    if uid in STANDARD_STORAGE:
         return True
     legal = 0 < len(uid) <= 64 and all(part.isdigit() for part in uid.split("."))
     return legal and uid not in _STANDARD_OTHER and uid != _PRIVATE_SHUTDOWN
@@ -205,14 +224,14 @@ def _extended(request: AssociateRequest, accepted: set[str]) -> tuple[dict[str, 
         if uid not in accepted:
             continue
         if uid in FIND_MODELS:
-            works = _FIND_EXTENSIONS
+            works = FIND_EXTENSIONS
         elif uid in MOVE_MODELS or uid in GET_MODELS:
             works = _RETRIEVE_EXTENSIONS
         else:
             continue
         answer = bytes(a & w for a, w in zip(asked, works, strict=False))
         answers[uid] = answer
-        granted = [bool(byte) for byte in answer.ljust(len(_FIND_EXTENSIONS), b"\0")]
+        granted = [bool(byte) for byte in answer.ljust(len(FIND_EXTENSIONS), b"\0")]
         negotiated[uid] = Negotiated(
             relational=granted[0],
             combined_datetime=granted[1],

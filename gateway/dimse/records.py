@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gateway import metrics
+from gateway.audit import Trail
 from gateway.delivery import Item
 from gateway.dimse.negotiation import REASONS, Rejection
 from gateway.metrics import Recorder
@@ -16,11 +17,12 @@ _UNKNOWN = "unknown"  # a caller chooses its AE title: only configured ones beco
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Note for one process; `peers` are the AE titles that are configured."""
+    """Note for one process; `peers` are the AE titles that are configured, `trail` is the audit trail if any."""
 
     recorder: Recorder
     recent: Recent
     peers: Collection[str]
+    trail: Trail | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -96,6 +96,10 @@ def answer(session: Session, message: Message) -> None:
             warning=progress.warning,
             bytes=progress.bytes,
         )
+        destination = text(message.command, "MoveDestination") if is_move else ""
+        session.account.retrieved(
+            message, destination, completed=progress.completed + progress.warning, failed=progress.failed
+        )
         _respond(session, message, status, progress)
 
 

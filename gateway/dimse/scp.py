@@ -1,11 +1,7 @@
 """Listen for peers: one thread per connection, from the association request to its end."""
 
-import errno
-import os
 import secrets
-import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -15,9 +11,11 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from gateway.commitment import Register
-from gateway.config import Config, ServerTls
+from gateway.config import Config
 from gateway.dimse import commands, commit, echo, find, retrieve, store
+from gateway.dimse.acceptor import Acceptor
 from gateway.dimse.association import Association, Message, PeerAborted
+from gateway.dimse.auditing import Auditor
 from gateway.dimse.census import Census
 from gateway.dimse.commands import number
 from gateway.dimse.negotiation import (
@@ -41,10 +39,12 @@ from gateway.dimse.pdu import (
     encode_accept,
     encode_reject,
 )
+from gateway.dimse.ports import Ports
 from gateway.dimse.records import Records
 from gateway.dimse.reports import Reports
 from gateway.dimse.session import Handler, Route, Session
 from gateway.dimse.shares import Shares
+from gateway.dimse.tls import Certificates, names_of
 from gateway.dimse.upper_layer import Connection, TimeIsUp
 from gateway.errors import GatewayError, PeerError
 from gateway.outbox import Outbox
@@ -63,14 +63,13 @@ _HANDLERS: Mapping[int, Handler] = {
 }
 # Connections beyond the associations allowed, so that each of them can be told why it is rejected
 _SPARE_CONNECTIONS = 64
-_BACKLOG = 256
 _LINGER = 2.0  # seconds for a peer to close after our last PDU
 
 
 class Scp:
     """Accept associations on a port; use as a context manager, leaving it stops gracefully.
 
-    `routes` maps a called AE title to what it stands for. Other processes may accept on the same `listener`; it is
+    `routes` maps a called AE title to what it stands for. Other processes may accept on the same `ports`; these are
     closed at the end, but for them.
     """
 
@@ -81,7 +80,7 @@ class Scp:
         outbox: Outbox,
         register: Register,
         census: Census,
-        listener: socket.socket,
+        ports: Ports,
         records: Records,
     ) -> None:
         self._config = config
@@ -89,105 +88,75 @@ class Scp:
         self._outbox = outbox
         self._register = register
         self._census = census
-        self._listener = listener
         self._shares = Shares(config)
         self._records = records
-        self._tls = _server_context(config.listen.tls) if config.listen.tls else None
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._acceptor = threading.Thread(target=self._accept, name="acceptor", daemon=True)
+        self._auditor = Auditor(records.trail, config)
+        self._tls = Certificates(config.listen.tls) if config.listen.tls else None
+        self._acceptor = Acceptor(
+            ports,
+            self._serve,
+            records.listening,
+            most=config.listen.max_associations + _SPARE_CONNECTIONS,
+            most_strangers=config.listen.max_associations_per_peer,
+        )
         self._lock = threading.Lock()
-        self._threads: set[threading.Thread] = set()
         self._associations: set[Association] = set()
         self._stopping = False
 
     def __enter__(self) -> Self:
-        self._listener.listen(_BACKLOG)  # not before: whoever can connect is served
         self._acceptor.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Take no new connection, let running operations end within the grace time, then abort what is left."""
         self._stopping = True
-        os.eventfd_write(self._wake, 1)
-        self._acceptor.join()
-        os.close(self._wake)
-        self._listener.close()
+        self._acceptor.stop()
         with self._lock:
             associations = list(self._associations)
         for association in associations:
             association.stop()
         deadline = time.monotonic() + self._config.listen.grace
-        for thread in self._running():
+        for thread in self._acceptor.running():
             thread.join(max(0.0, deadline - time.monotonic()))
         with self._lock:
             left = list(self._associations)
         for association in left:
             log.warning("association cut at stop", reason="still running after the grace time")
             association.connection.sever()
-        for thread in self._running():
+        for thread in self._acceptor.running():
             thread.join(_LINGER)
+        self._acceptor.close()
 
-    def _running(self) -> list[threading.Thread]:
-        with self._lock:
-            return list(self._threads)
+    def drain(self, stop: int) -> None:
+        """Take no new connection and wait until those that are here have ended, or `stop` can be read."""
+        self._acceptor.stop()
+        self._acceptor.wait_idle(stop)
 
-    def _accept(self) -> None:
-        with self._records.listening():
-            self._accept_until_stopped()
-
-    def _accept_until_stopped(self) -> None:
-        ready = select.poll()
-        ready.register(self._listener, select.POLLIN)
-        ready.register(self._wake, select.POLLIN)
-        while not self._stopping:
-            try:
-                ready.poll()
-                sock, address = self._listener.accept()
-            except BlockingIOError:
-                continue  # another process was faster, or it is time to stop
-            except OSError as error:
-                if error.errno == errno.EINVAL:
-                    return  # the port was shut
-                log.error("cannot accept a connection", problem=str(error))
-                time.sleep(0.1)  # out of descriptors: let some be closed
-                continue
-            sock.setblocking(True)
-            if len(self._running()) >= self._config.listen.max_associations + _SPARE_CONNECTIONS:
-                sock.close()
-                continue
-            self._begin(sock, str(address[0]))
-
-    def _begin(self, sock: socket.socket, address: str) -> None:
-        thread = threading.Thread(target=self._serve, args=(sock, address), daemon=True)
-        with self._lock:  # together: a thread that is not started yet cannot be joined by `__exit__`
-            try:
-                thread.start()
-                self._threads.add(thread)
-            except RuntimeError as error:  # the system has no thread left: this peer's loss, not everybody's
-                sock.close()
-                log.error("cannot serve a connection", address=address, problem=str(error))
-
-    def _serve(self, sock: socket.socket, address: str) -> None:
+    def _serve(self, sock: socket.socket, address: str, secured: bool) -> None:  # noqa: FBT001 - by the acceptor
         try:
             listen = self._config.listen
-            if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            if secured and self._tls is not None:
+                sock = self._tls.context().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             connection = Connection(sock, max_pdu=listen.max_pdu, timeout=listen.network_timeout)
             try:
-                self._associate(connection, address)
+                deadline = time.monotonic() + listen.negotiation_timeout
+                self._shake_hands(connection, address, deadline)
+                self._associate(connection, address, names_of(sock), deadline)
             finally:
                 connection.close()
         except PeerError as error:
             log.info("connection ended", address=address, reason=str(error))
         except OSError as error:
             log.warning("connection ended", address=address, reason=f"{type(error).__name__}: {error.strerror}")
-        finally:
-            with self._lock:
-                self._threads.discard(threading.current_thread())
 
-    def _associate(self, connection: Connection, address: str) -> None:
-        deadline = time.monotonic() + self._config.listen.negotiation_timeout
-        connection.handshake(deadline)
+    def _shake_hands(self, connection: Connection, address: str, deadline: float) -> None:
+        try:
+            connection.handshake(deadline)
+        except PeerError as error:
+            self._auditor.alert(address, str(error))
+            raise
+
+    def _associate(self, connection: Connection, address: str, names: frozenset[str], deadline: float) -> None:
         try:
             kind, body = connection.next_pdu(deadline, whole=True)
             if kind == ABORT:
@@ -200,7 +169,7 @@ class Scp:
             connection.drain(time.monotonic() + _LINGER)
             log.warning("association request unreadable", address=address, reason=str(error))
             return
-        rejection = reject_reason(request, self._config, address)
+        rejection = reject_reason(request, self._config, address, names)
         if rejection is None:
             acceptance = accept(request, self._config)
             rejection = self._no_room(request, acceptance)
@@ -217,6 +186,7 @@ class Scp:
     ) -> None:
         association = self._association(connection, request, acceptance)
         try:
+            self._acceptor.introduce()
             with self._lock:
                 self._associations.add(association)
             if self._stopping:
@@ -258,6 +228,7 @@ class Scp:
             shares=self._shares,
             records=self._records,
             correlation=secrets.token_hex(4),
+            account=self._auditor.association(request.calling, request.called, address),
         )
         collect = association.sink_for
         association.sink_for = lambda message: (
@@ -281,6 +252,7 @@ class Scp:
     def _reject(self, connection: Connection, request: AssociateRequest, rejection: Rejection, address: str) -> None:
         connection.send((encode_reject(rejection.result, rejection.source, rejection.reason),))
         connection.drain(time.monotonic() + _LINGER)
+        self._auditor.alert(address, f"association rejected: {rejection.words}", calling=request.calling)
         log.warning(
             "association rejected",
             calling=request.calling,
@@ -313,6 +285,7 @@ class Scp:
             for sink in association.unfinished:
                 store.abandon(sink)
             session.reports.close()
+            session.account.close()
 
     @staticmethod
     def _log_end(session: Session, error: PeerError) -> None:
@@ -351,28 +324,3 @@ def _guarded(handler: Handler, session: Session, message: Message) -> None:
         )
         answer = commands.response(message.command, PROCESSING_FAILURE, "the gateway has failed; see its log")
         session.association.send(message.context, answer)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Take the port to listen on, 0 for any free one; raises OSError."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.setblocking(False)  # several processes may accept: the slower one must not wait
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _server_context(tls: ServerTls) -> ssl.SSLContext:
-    """Make the server's TLS context: TLS 1.2 and 1.3, forward secrecy only (PS3.15 B.9, BCP 195)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM")
-    context.load_cert_chain(tls.certificate, tls.key)
-    if tls.ca is not None:
-        context.load_verify_locations(tls.ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

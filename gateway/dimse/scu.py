@@ -1,14 +1,13 @@
 """Call a peer: open an association as its requestor and send it instances (PS3.4 Annex B, SCU)."""
 
 import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.config import ClientTls, Peer
+from gateway.config import Peer
 from gateway.dimse import commands
 from gateway.dimse.association import Association, Context
 from gateway.dimse.negotiation import VERIFICATION
@@ -24,6 +23,7 @@ from gateway.dimse.pdu import (
     decode_accept,
     encode_request,
 )
+from gateway.dimse.tls import client_context
 from gateway.dimse.upper_layer import Connection
 from gateway.errors import DestinationUnreachable, PeerError
 from gateway.status import SUCCESS
@@ -134,7 +134,7 @@ def _connect(title: str, peer: Peer, timeout: float) -> Connection:
     try:
         sock = socket.create_connection((peer.host, peer.port), _CONNECT)
         if peer.tls is not None:
-            sock = _client_context(peer.tls).wrap_socket(
+            sock = client_context(peer.tls).wrap_socket(
                 sock, server_hostname=peer.tls.server_name or peer.host, do_handshake_on_connect=False
             )
     except OSError as error:
@@ -148,11 +148,3 @@ def _refusal(kind: int, body: bytes) -> str:
     if kind == ABORT:
         return "aborted the association request"
     return f"answered the association request with a PDU of type {kind:02X}H"
-
-
-def _client_context(tls: ClientTls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
-    return context

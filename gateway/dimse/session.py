@@ -12,6 +12,7 @@ from gateway.config import Config, Peer
 from gateway.delivery import Uploader
 from gateway.dicomweb.client import Client
 from gateway.dimse.association import Association, Message
+from gateway.dimse.auditing import Account
 from gateway.dimse.records import Records
 from gateway.dimse.rejecting import Rejecting
 from gateway.dimse.reports import Reports
@@ -52,6 +53,7 @@ class Session:
     negotiated: Mapping[str, Negotiated]
     reports: Reports
     shares: Shares
+    account: Account
     records: Records
     correlation: str
     """Names the association, and within an operation that one, in the log and towards the archive."""

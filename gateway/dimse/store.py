@@ -110,6 +110,14 @@ def _store(session: Session, message: Message, sink: Sink | None, report: Report
     file = sink.complete()
     identity = _identity(file, message)
     report.note(bytes=file.size - file.offset)
+    with session.account.storing(message, identity, file.path) as told:
+        status = _take(session, message, file, identity, report)
+        told(status.code)
+    return status
+
+
+def _take(session: Session, message: Message, file: Incoming, identity: Identity, report: Report) -> Status:
+    """Give the file to the outbox or the archive, unless a rejection note forbids it, and note one that it is."""
     take = _spool if session.route.acknowledge == "spooled" else _archive
     if session.route.rejecting is None:
         return take(session, message, file, identity, report)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import audit_trail
 import dcmtk
 import pydicom.data
 import pytest
@@ -216,6 +217,19 @@ def test_discard_of_a_state_leaves_the_others(queue: QueueCommand) -> None:
     assert queue.json("discard", "--state", "set-aside", "--yes") == [{"discarded": 1}]
     assert State.SET_ASIDE not in left(queue).values()
     assert len(left(queue)) == 7
+
+
+def test_discard_and_export_are_told_to_the_audit_trail_once_for_each_study(
+    queue: QueueCommand, tmp_path: Path
+) -> None:
+    assert queue("export", tmp_path / "out", "1.2").returncode in (0, 1)
+    assert queue("discard", "1.2", "--yes").returncode == 0
+    assert queue("discard", "1.2", "--yes").returncode == 1
+    told = audit_trail.of_kind(audit_trail.in_folder(queue.spool.parent / "audit"), "110103")
+    assert [root.find("EventIdentification").get("EventActionCode") for root in told] == ["R", "D"]
+    for root in told:
+        assert list(audit_trail.parts(root).studies) == ["1.2"]
+    assert sum(audit_trail.parts(told[1]).studies["1.2"].values()) == 3
 
 
 # what goes wrong

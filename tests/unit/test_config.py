@@ -145,6 +145,29 @@ def test_a_gateway_needs_an_ae_title():
     assert "at least 1" in problem
 
 
+@pytest.mark.parametrize("address", ["ct01.example.org", "10.0.0.300", "10.0.0.5/24", ""])
+def test_what_a_peer_calls_from_is_an_address_or_a_network_without_host_bits(address):
+    assert "10.0.0.0/24" in faults({"peers": {"CT01": {"addresses": [address]}}})["peers.CT01.addresses.0"]
+
+
+@pytest.mark.parametrize("certificate", ["", "sha256:12", f"sha256:{'x' * 64}"])
+def test_a_certificate_is_a_name_or_a_whole_fingerprint(certificate):
+    assert "sha256:" in faults({"peers": {"CT01": {"certificates": [certificate]}}})["peers.CT01.certificates.0"]
+
+
+@pytest.mark.parametrize("listen", [{}, {"tls": {"certificate": "a.pem", "key": "a.key"}}])
+def test_a_peer_bound_to_a_certificate_needs_a_port_that_asks_for_one(listen):
+    found = faults({"listen": listen, "peers": {"CT01": {"certificates": ["ct01.example.org"]}}})
+    assert "ca" in found["peers.CT01.certificates"]
+
+
+@pytest.mark.parametrize(
+    "listen", [{"tls_port": 2762}, {"port": 7, "tls_port": 7, "tls": {"certificate": "a", "key": "b"}}]
+)
+def test_a_port_for_tls_needs_tls_and_is_another_than_the_plain_one(listen):
+    assert "tls_port" in faults({"listen": listen})["listen"]
+
+
 def test_a_peer_with_a_port_needs_a_host():
     assert "host" in faults({"peers": {"CT01": {"port": 104}}})["peers.CT01"]
 
@@ -259,7 +282,7 @@ def test_variables_that_are_not_set_are_faults_beside_all_others(monkeypatch):
     found = faults(
         {
             "spool": {"folder": "${GATEWAY_TEST_ABSENT}"},
-            "peers": {"CT01": {"addresses": ["x", "${GATEWAY_TEST_ABSENT}"]}},
+            "peers": {"CT01": {"addresses": ["10.0.0.1", "${GATEWAY_TEST_ABSENT}"]}},
             "log": {"level": "loud"},
         }
     )
