@@ -13,6 +13,7 @@ from gateway import log, queue, signals
 from gateway.admin import password
 from gateway.app import Gateway
 from gateway.config import load
+from gateway.conformance import conformance
 from gateway.console import DEFAULT, ERR, OUT, ConfigFile, configuration, fail
 from gateway.doctor.command import doctor
 from gateway.errors import ConfigError
@@ -29,6 +30,7 @@ cli = typer.Typer(
 cli.add_typer(queue.commands, name="queue")
 cli.add_typer(web, name="web")
 cli.command()(doctor)
+cli.command()(conformance)
 
 # Seconds that a thread may keep the others waiting for the interpreter, in this process and those forked from it: by
 # default as long as an archive needs for a page, which then is asked for a page later

@@ -83,6 +83,12 @@ def defined_term(value: str) -> str | None:
     return f"ISO 2022 IR {number}" if extended or coded.kind in ("double", "pairs") else f"ISO_IR {number}"
 
 
+def defined_terms() -> tuple[str, ...]:
+    """Give every defined term that is known, those with code extension after those without."""
+    single = [f"ISO_IR {number}" for number, coded in _SETS.items() if coded.kind == "single"]
+    return (*single, *(f"ISO 2022 IR {number}" for number in _SETS), *_ALONE)
+
+
 def declared(dataset: Dataset) -> tuple[str, ...] | None:
     """Give the values of (0008,0005) as they stand, decoding nothing else; None when it is absent."""
     if "SpecificCharacterSet" not in dataset:
