@@ -1,8 +1,14 @@
 import re
 import tomllib
+from textwrap import dedent
 
 import pytest
+import yaml
 from options import ROOT, default, options
+from typer.main import get_command
+
+from gateway.cli import cli
+from gateway.config import parse
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # required from the start; every other dependency has to be explained
@@ -88,3 +94,38 @@ def test_the_scripts_that_the_readme_names_can_be_run():
     assert {"scripts/run", "scripts/test", "scripts/check"} <= named
     for name in named:
         assert (ROOT / name).stat().st_mode & 0o111, name
+
+
+GUIDES = ["installation.md", "connect-a-modality.md", "archives.md", "security.md", "operations.md"]
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_the_commands_that_a_guide_names_are_there(page):
+    known = set(get_command(cli).commands)
+    named = set(re.findall(r"dicom-gateway ([a-z][a-z-]+)", (ROOT / "docs" / page).read_text()))
+    assert named - known - {"service"} == set()
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_the_options_that_a_guide_names_are_there(page):
+    text = (ROOT / "docs" / page).read_text()
+    sections = {path.partition(".")[0] for path in options()}
+    named = {name for name in re.findall(r"`([a-z_]+(?:\.[a-z_*]+)+)`", text) if name.partition(".")[0] in sections}
+    known = set(options())
+    known |= {path.rsplit(".", depth)[0] for path in known for depth in range(1, path.count(".") + 1)}
+    assert sorted(named - known) == []
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_the_configurations_in_a_guide_have_no_faults(page):
+    for block in re.findall(r"^ *```yaml\n(.*?)^ *```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL):
+        parse(yaml.safe_load(dedent(block)), page)
+
+
+def test_the_reasons_that_a_modality_is_refused_for_are_those_of_the_code():
+    text = (ROOT / "docs" / "connect-a-modality.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "gateway" / "dimse").glob("*.py"))
+    table = text.partition("| The log says |")[2]
+    reasons = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert len(reasons) >= 6
+    assert [reason for reason in reasons if reason not in code] == []
