@@ -6,9 +6,11 @@ import ssl
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gateway.app import uses_embedded
 from gateway.config import Archive, Config
 from gateway.doctor.finding import Finding, fault, note, ok
 
@@ -19,23 +21,26 @@ _ROOM = 5_000_000_000  # bytes
 
 
 def disk(config: Config) -> Iterator[Finding]:
-    """Examine the spool's folder: is it there, may we write, is there room below the high-water mark."""
-    folder = config.spool.folder
+    """Examine the folders in which instances rest: are they there, may we write, is there room."""
+    yield _folder("spool", "spool.folder", config.spool.folder, config.spool.high_water)
+    if config.embedded.folder is not None and uses_embedded(config):
+        yield _folder("archive embedded", "embedded.folder", config.embedded.folder, 1.0)
+
+
+def _folder(about: str, option: str, folder: Path, high_water: float) -> Finding:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             total, used, free = shutil.disk_usage(folder)
     except OSError as error:
-        advice = "make it, give it to the user that runs the gateway, or name another in spool.folder"
-        yield fault("spool", f"{folder} cannot be used: {error.strerror}", advice)
-        return
-    left = total * config.spool.high_water - used
+        advice = f"make it, give it to the user that runs the gateway, or name another in {option}"
+        return fault(about, f"{folder} cannot be used: {error.strerror}", advice)
+    left = min(total * high_water - used, free)
     if left <= 0:
-        yield fault("spool", f"{used / total:.0%} of the disk are used, storing is refused", "make room")
-    elif left < _ROOM:
-        yield note("spool", f"{left / 1e9:.1f} GB until storing is refused", "make room, or raise spool.high_water")
-    else:
-        yield ok("spool", f"{folder} can be written, {free / 1e9:.0f} GB free")
+        return fault(about, f"{used / total:.0%} of the disk are used, storing is refused", "make room")
+    if left < _ROOM:
+        return note(about, f"{left / 1e9:.1f} GB until storing is refused", "make room, or raise spool.high_water")
+    return ok(about, f"{folder} can be written, {free / 1e9:.0f} GB free")
 
 
 def names(name: str, archive: Archive) -> Iterator[Finding]:
@@ -51,25 +56,58 @@ def names(name: str, archive: Archive) -> Iterator[Finding]:
 
 def certificate_of(name: str, archive: Archive) -> Iterator[Finding]:
     """Examine the certificate that the archive shows; through a proxy it is not looked at."""
-    parts, about = urlsplit(archive.url), f"archive {name}"
-    if parts.scheme != "https" or archive.proxy:
-        return
-    context = ssl.create_default_context(cafile=str(archive.ca) if archive.ca else None)
-    if archive.certificate:
-        context.load_cert_chain(archive.certificate, archive.key)
+    parts = urlsplit(archive.url)
+    if parts.scheme == "https" and not archive.proxy:
+        files = Proof(f"archives.{name}", archive.ca, archive.certificate, archive.key)
+        host = parts.hostname or ""
+        yield shown_certificate(f"archive {name}", (host, parts.port or 443), files, server_name=host)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Name the files with which the other side of a connection is believed and with which we prove ourselves."""
+
+    option: str
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
+
+    def context(self) -> ssl.SSLContext:
+        """Make the client's TLS context; raises OSError when a file cannot be used."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def shown_certificate(about: str, address: tuple[str, int], files: Proof, *, server_name: str) -> Finding:
+    """Examine the certificate that is shown at an address, and whether the files believe it."""
+    try:
+        context = files.context()
+    except OSError as error:
+        reason = _reason(error)
+        return fault(
+            about,
+            f"its certificate files cannot be used: {reason}",
+            f"correct ca, certificate and key of {files.option}",
+        )
     try:
         with (
-            socket.create_connection((parts.hostname or "", parts.port or 443), _TIMEOUT) as plain,
-            context.wrap_socket(plain, server_hostname=parts.hostname) as secure,
+            socket.create_connection(address, _TIMEOUT) as plain,
+            context.wrap_socket(plain, server_hostname=server_name) as secure,
         ):
-            yield _life(about, "its certificate", secure.getpeercert())
+            return _life(about, "its certificate", secure.getpeercert())
     except ssl.SSLCertVerificationError as error:
-        advice = "name the authority's PEM file in archives.*.ca, or have the certificate renewed"
-        yield fault(about, f"its certificate is not believed: {error.verify_message}", advice)
+        advice = f"name the authority's PEM file in {files.option}.ca, or have the certificate renewed"
+        return fault(about, f"its certificate is not believed: {error.verify_message}", advice)
     except OSError as error:
-        yield fault(
-            about, f"no TLS connection: {error.strerror or error}", "see whether host, port and firewall are right"
-        )
+        advice = "see whether host, port and firewall are right"
+        return fault(about, f"no TLS connection: {_reason(error)}", advice)
+
+
+def _reason(error: OSError) -> str:
+    """Word an error of the system or of TLS; the latter has no text of the system's."""
+    return str(error.reason if isinstance(error, ssl.SSLError) and error.reason else error.strerror or error)
 
 
 def own_certificate(about: str, option: str, certificate: Path, key: Path | None) -> Finding:
@@ -84,8 +122,7 @@ def own_certificate(about: str, option: str, certificate: Path, key: Path | None
     except ssl.SSLCertVerificationError as error:
         return fault(about, f"{certificate}: {error.verify_message}", f"renew the certificate in {option}")
     except OSError as error:
-        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
-        return fault(about, f"{certificate} cannot be used: {reason}", f"correct {option} and its key")
+        return fault(about, f"{certificate} cannot be used: {_reason(error)}", f"correct {option} and its key")
     return _life(about, str(certificate), shown)
 
 

@@ -3,10 +3,10 @@
 import socket
 from collections.abc import Iterator
 
-from gateway.config import Config, Peer
+from gateway.config import ClientTls, Config, Peer
 from gateway.dimse.scu import echo
 from gateway.doctor.finding import Finding, fault, note, ok
-from gateway.doctor.machine import own_certificate
+from gateway.doctor.machine import Proof, own_certificate, shown_certificate
 from gateway.errors import DestinationUnreachable
 
 _TIMEOUT = 5.0
@@ -49,6 +49,8 @@ def destinations(config: Config) -> Iterator[Finding]:
         if peer.host is None or peer.port is None:
             yield ok(about, "only calls; there is nothing to reach")
             continue
+        if peer.tls is not None:
+            yield from _certificates(title, peer.host, peer.port, peer.tls)
         try:
             echo(title, peer, calling=calling, timeout=_TIMEOUT)
         except DestinationUnreachable as error:
@@ -56,3 +58,12 @@ def destinations(config: Config) -> Iterator[Finding]:
             yield fault(about, f"{peer.host}:{peer.port} {error.problem}", advice)
         else:
             yield ok(about, f"answers C-ECHO on {peer.host}:{peer.port}")
+
+
+def _certificates(title: str, host: str, port: int, tls: ClientTls) -> Iterator[Finding]:
+    """Examine what a peer's TLS port shows, and what we show it."""
+    about, option = f"peer {title}", f"peers.{title}.tls"
+    if tls.certificate is not None:
+        yield own_certificate(about, f"{option}.certificate", tls.certificate, tls.key)
+    files = Proof(option, tls.ca, tls.certificate, tls.key)
+    yield shown_certificate(about, (host, port), files, server_name=tls.server_name or host)

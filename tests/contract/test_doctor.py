@@ -28,6 +28,7 @@ def doctor(tmp_path: Path, *options: str, **sections):
     config.write_text(yaml.safe_dump({"spool": spool, "listen": listen} | sections))
     done = run("doctor", "--config", config, "--json", *options)
     assert done.returncode in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -89,7 +90,54 @@ def test_names_certificates_and_folders_are_examined(tmp_path):
     )
     assert code == 1
     assert told(findings, "archive main", "has no address")
+    assert told(findings, "archive main", "certificate files cannot be used")
     assert told(findings, "spool", "cannot be used")
+    assert told(findings, "listen")  # and the rest is examined all the same
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_closed_port_is_told(tmp_path, scheme):
+    code, findings = doctor(tmp_path, **archives(f"{scheme}://127.0.0.1:{free_port()}/dicom-web"))
+    faults = [one for one in findings if one["mark"] == "fault"]
+    assert code == 1
+    assert faults
+    assert all(one["about"] == "archive main" and one["advice"] for one in faults)
+
+
+def test_a_folder_of_the_embedded_archive_that_cannot_be_used_is_told(tmp_path):
+    code, findings = doctor(tmp_path, embedded={"folder": "/proc/none"})
+    (found,) = told(findings, "archive embedded", "cannot be used")
+    assert (code, "embedded.folder" in found["advice"]) == (1, True)
+
+
+def test_the_certificates_between_us_and_a_peer_are_examined(tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "peer-ca.pem")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "wrong-ca.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "own.key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+    own = {"certificate": str(tmp_path / "own.pem"), "key": str(tmp_path / "own.key")}
+    server = {"listen": {"tls": own}, "unknown_peers": "accept", "ae_titles": {"VIEWER": {}}}
+    with GatewayProcess(tmp_path / "viewer", **server) as viewer:
+
+        def examined(ca):
+            tls = {"ca": str(tmp_path / ca), **own}
+            peers = {"VIEWER": {"host": "127.0.0.1", "port": viewer.port, "tls": tls}}
+            code, findings = doctor(tmp_path, peers=peers)
+            return code, [(one["mark"], one["text"]) for one in findings if one["about"] == "peer VIEWER"]
+
+        code, found = examined("peer-ca.pem")
+        assert (code, [mark for mark, _ in found]) == (0, ["ok", "ok", "ok"])
+        assert "own.pem is good for" in found[0][1]
+        assert "its certificate is good for" in found[1][1]
+        assert "answers C-ECHO" in found[2][1]
+        code, found = examined("wrong-ca.pem")
+        assert code == 1
+        assert "is not believed" in found[1][1]
+        code, found = examined("none.pem")
+        assert code == 1
+        assert "certificate files cannot be used" in found[1][1]
 
 
 def test_the_archive_s_certificate_is_examined(tmp_path):
