@@ -43,7 +43,7 @@ def read_element(
     `terms` are the defined terms in force. The values of a sequence are data sets. Raises UnicodeError when
     `errors` is "strict" and a text is not in that character set.
     """
-    element = dataset.get_item(tag)
+    element = dataset.get_item(tag, keep_deferred=True)  # else pydicom converts what has no value, and may fail
     if isinstance(element, DataElement):
         return Attribute(element.VR, _python_values(element)) if element.VR in VRS else None
     vr = element.VR
