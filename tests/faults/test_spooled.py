@@ -194,9 +194,11 @@ def test_another_object_under_the_same_uids_is_handled_by_policy_and_never_silen
     expected = {"reject": (0x0111, first), "keep": (0xB000, first), "replace": (0x0000, second)}
     for policy, (status, winner) in expected.items():
         port, folder = free_port(), tmp_path / policy
-        archive = {"duplicates": policy}
+        # between attempts: what replaces one that is under way waits until that one's lease is over
+        archive = {"duplicates": policy, "delivery": {**QUICK, "retry_first": 5, "retry_longest": 5}}
         with gateway_for(folder, f"http://127.0.0.1:{port}/v2", archive=archive) as gateway:
             assert store(gateway, first) == [0x0000]
+            await_true(lambda gateway=gateway: lines(gateway, "sent"), what="the first attempt")
             assert store(gateway, first) == [0x0000]
             assert store(gateway, second) == [status]
             await_true(lambda gateway=gateway: len(lines(gateway, "C-STORE")) == 3)
