@@ -33,7 +33,7 @@ class Database:
             self._connection = connect(path, busy=_BUSY)
             self.run(lambda connection: self._prepare(connection, schema, version))
         except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error
+            raise spool_error(error, self._name) from error
 
     def close(self) -> None:
         """Close the database; nothing depends on it."""
@@ -53,7 +53,7 @@ class Database:
             with self._lock:
                 return self._connection.execute(query, given).fetchall()
         except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error
+            raise spool_error(error, self._name) from error
 
     def update(self, statement: str, **values: object) -> int:
         """Run one statement in a transaction and give the number of rows that it changed."""
@@ -66,7 +66,7 @@ class Database:
             with self._lock, _transaction_on(self._connection):
                 return operation(self._connection)
         except (OSError, sqlite3.Error) as error:
-            raise spool_error(error) from error
+            raise spool_error(error, self._name) from error
 
     def _prepare(self, connection: sqlite3.Connection, schema: str, version: int) -> None:
         found = int(connection.execute("PRAGMA user_version").fetchone()[0])

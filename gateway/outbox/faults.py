@@ -8,7 +8,7 @@ from gateway.errors import GatewayError, SpoolBroken, SpoolFull
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 # SQLite says IOERR, not FULL, when the log's index (shared memory) cannot grow on a full disk.
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
-_DAMAGED = "is damaged; restore it, but keep the files beside it (*.dcm), for they were acknowledged"
+_DAMAGED = "is damaged; restore it, but keep what lies beside it (*.dcm), for it was acknowledged"
 _WORDS = (
     *((name, "has no room on the disk") for name in _FULL),
     ("SQLITE_BUSY", "is locked by another program"),
@@ -19,11 +19,11 @@ _WORDS = (
 )
 
 
-def spool_error(error: OSError | sqlite3.Error) -> GatewayError:
-    """Translate an error of the disk or the database."""
+def spool_error(error: OSError | sqlite3.Error, database: str = "outbox.db") -> GatewayError:
+    """Translate an error of the disk or of a database of that name."""
     if isinstance(error, OSError):
         text = error.strerror or type(error).__name__
         return SpoolFull(text) if error.errno in _NO_ROOM else SpoolBroken(text)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    text = f"outbox.db: {next((words for begin, words in _WORDS if name.startswith(begin)), 'fails')} ({name})"
+    text = f"{database}: {next((words for begin, words in _WORDS if name.startswith(begin)), 'fails')} ({name})"
     return SpoolFull(text) if name.startswith(_FULL) else SpoolBroken(text)

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -170,13 +170,17 @@ class Ledger:
         return self._pressing(lambda: self._journal.run(operation))
 
     def _pressing(self, work: Callable[[], T]) -> T:
-        """Do what has to succeed on a full disk, for it is what makes room there."""
-        try:
+        """Do what has to succeed on a full disk, for it is what makes room there.
+
+        First with the room that the log has already, for what is given away another program may take.
+        """
+        with suppress(SpoolFull):
             return self._guard(work)
-        except SpoolFull:
-            if not self._reserve.give():
-                raise
+        with suppress(SpoolFull):
+            self._guard(partial(schema.begin_log_anew, self._folder / "outbox.db"))
             return self._guard(work)
+        self._guard(self._reserve.give)
+        return self._guard(work)
 
     def _ask(self, query: str, values: dict[str, object]) -> list[tuple[object, ...]]:
         with self._reading_lock:

@@ -1,10 +1,14 @@
 """The outbox's database: its tables, its indexes, how a connection to it is opened."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 VERSION = 1
 """Stands in PRAGMA user_version; 0 is a database without tables."""
+
+_ROOM = 1 << 20  # bytes
+_BUSY = 10.0  # seconds that a reader may keep the log from beginning anew
 
 # The columns up to `replaces` are Entry's fields, in their order.
 # Each index answers one question: is this object known? whose study? what goes next? whose lease ran out? what can
@@ -86,5 +90,21 @@ def version(connection: sqlite3.Connection) -> int:
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables, all or none."""
-    connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
+    """Make the tables, all or none, in a file that has room for some hundred rows before it has to grow."""
+    connection.execute("CREATE TABLE IF NOT EXISTS room (filler BLOB)")
+    connection.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM,))
+    connection.executescript(f"BEGIN IMMEDIATE;DROP TABLE room;{_SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
+    _checkpoint(connection)
+
+
+def begin_log_anew(path: Path) -> None:
+    """Bring the log's pages into the database, so that what is written next takes their place and no new room.
+
+    On a full disk it fails when the database itself would have to grow. Raises OSError, sqlite3.Error.
+    """
+    with closing(connect(path, busy=_BUSY)) as connection:
+        _checkpoint(connection)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()

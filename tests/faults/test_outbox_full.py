@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_disk import small_disk
+import small_disk
 from spooled import arrival, content, data_set, put
 
 from gateway.errors import SpoolFull
-from gateway.outbox import Limits, Outbox
+from gateway.outbox import Limits, Outbox, State
 
 MOST = 16 << 20
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path, MOST) as mounted:
+    with small_disk.small_disk(tmp_path, MOST) as mounted:
         yield mounted
 
 
@@ -58,3 +58,18 @@ def test_a_full_disk_loses_nothing_and_recovers(disk: Path, length: int, high_wa
             assert all(data_set(e.path) == content(e.sop_instance, length) for e in entries)
             outbox.done([entry.id for entry in entries])
     assert delivered == acknowledged
+
+
+def test_delivery_goes_on_though_another_program_took_every_byte(disk: Path) -> None:
+    with Outbox(disk) as outbox:
+        for name in map(str, range(40)):
+            put(outbox, arrival(name), content(name, 2_000))
+        (disk / "reserve").unlink()
+        small_disk.fill(disk)
+        for attempt in range(300):
+            for entry in outbox.claim("main", count=10, max_bytes=10**9, lease=60):
+                outbox.retry(entry.id, 0, f"connection refused, attempt {attempt}")
+        with Outbox(disk) as another:
+            while entries := another.claim("main", count=10, max_bytes=10**9, lease=60):
+                another.done([entry.id for entry in entries])
+            assert [entry.state for entry in another.entries()] == [State.DONE] * 40
