@@ -6,6 +6,7 @@ from gateway.config import Peer
 from gateway.dimse import commands
 from gateway.dimse.ahead import Ahead
 from gateway.dimse.association import Context, Message
+from gateway.dimse.merge import merged
 from gateway.dimse.negotiation import FIND_MODELS
 from gateway.dimse.scan import Scan
 from gateway.dimse.session import Report, Session, operation
@@ -74,15 +75,18 @@ def _find(session: Session, message: Message, report: Report) -> Status:
     sift = rejecting.sifted if rejecting is not None else None
     scan = Scan(session.archive, search, session.route.max_scanned, sift=sift)
     responses = _Responses(session, context, command)
+    backlog = session.backlog(search)
     report.note(level=search.level)
     try:
-        with Ahead(session.association, scan.pages()) as pages:
+        with Ahead(session.association, merged(scan, backlog)) as pages:
             for page in pages:
                 for match in page:
                     responses.add(responder.encode(match))
                 responses.flush()
     finally:
         report.note(matches=responses.sent, scanned=scan.entries)
+        if backlog.looked_at:
+            report.note(waiting=backlog.looked_at)
         if lost := scan.malformed + responder.malformed:
             report.note(malformed=lost)
     return Status(SUCCESS, "")

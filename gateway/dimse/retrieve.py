@@ -154,7 +154,7 @@ def _pages(session: Session, search: Search) -> Iterator[list[Target]]:
 
 def _named(session: Session, search: Search) -> Iterator[list[Target]]:
     """Yield the instances that are named; one that cannot be asked for must not be missing in silence."""
-    yield list(waiting(session.outbox, session.route.name, search))
+    yield [waiting(entry) for entry in session.backlog(search).instances()]
     for page in _instances(session, search):
         targets = [_target(row) for row in page]
         if not all(target.study and target.series and target.sop_instance for target in targets):

@@ -16,12 +16,13 @@ Row = dict[str, Any]
 """One entity in the DICOM JSON model."""
 
 _STUDY_KEYS = (0x0020000D,)
-_UNIQUE_KEYS = {
+UNIQUE_KEYS = {
     "PATIENT": _STUDY_KEYS,
     "STUDY": _STUDY_KEYS,
     "SERIES": (*_STUDY_KEYS, 0x0020000E),
     "IMAGE": (*_STUDY_KEYS, 0x0020000E, 0x00080018),
 }
+"""What tells the rows of a search apart; at PATIENT level they are studies."""
 
 _LEVELS = {"studies": "STUDY", "series": "SERIES", "instances": "IMAGE"}
 
@@ -86,7 +87,7 @@ class Scan:
     def _matching(self) -> Iterator[list[Row]]:
         search = self.search
         level = "STUDY" if search.studies_first else search.level
-        unique = _UNIQUE_KEYS[level]
+        unique = UNIQUE_KEYS[level]
         names = [f"{tag:08X}" for tag in unique]
         seen: set[tuple[str, ...]] = set()
         for request in search.requests:

@@ -13,13 +13,14 @@ from gateway.delivery import Uploader
 from gateway.dicomweb.client import Client
 from gateway.dimse.association import Association, Message
 from gateway.dimse.auditing import Account
+from gateway.dimse.backlog import Backlog
 from gateway.dimse.records import Records
 from gateway.dimse.rejecting import Rejecting
 from gateway.dimse.reports import Reports
 from gateway.dimse.scratch import Scratch
 from gateway.dimse.shares import Shares
 from gateway.outbox import Duplicates, Outbox
-from gateway.translate.search import Negotiated
+from gateway.translate.search import Negotiated, Search
 
 log = structlog.get_logger("gateway.dimse")
 
@@ -75,6 +76,18 @@ class Session:
     def scratch(self) -> Scratch:
         """Give room for instances on their way."""
         return Scratch(self.outbox.scratch, self.shares.places)
+
+    def backlog(self, search: Search) -> Backlog:
+        """Give what a search finds of what waits for the archive."""
+        rejecting = self.route.rejecting
+        return Backlog(
+            self.outbox,
+            self.shares.headers,
+            self.route.name,
+            search,
+            self.route.max_scanned,
+            hidden=rejecting.hidden if rejecting is not None else None,
+        )
 
     def negotiated_for(self, message: Message) -> Negotiated:
         """Give what was negotiated for the message's SOP class; baseline when nothing was."""

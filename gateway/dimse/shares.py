@@ -1,10 +1,11 @@
-"""Share archives and move destinations among all retrieves of this process."""
+"""Share archives, move destinations and what was read of waiting instances in this process."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gateway.config import EMBEDDED, Archive, Config
+from gateway.dimse.backlog import Headers
 from gateway.dimse.scratch import places
 from gateway.errors import Cancelled
 
@@ -48,6 +49,7 @@ class Shares:
 
     def __init__(self, config: Config) -> None:
         self.places = places()
+        self.headers = Headers()
         embedded = Archive(url="http://localhost")
         self._archives = {
             name: ArchiveShares(archive.connections)

@@ -12,23 +12,18 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from gateway.errors import DataSetError
-from gateway.translate.attributes import BULK_VRS
 from gateway.translate.dicom_json import from_dataset
 from gateway.translate.encoding import (
     BIG_ENDIAN,
     EXPLICIT,
     IMPLICIT,
-    ITEM,
-    ITEM_END,
-    SEQUENCE_END,
-    UNDEFINED,
     Encoding,
     Inflated,
     Reader,
-    header,
 )
+from gateway.translate.excerpt import LEVELS, copied_without_bulk, is_bulk
 from gateway.translate.part10 import read_file_meta
-from gateway.translate.tokens import Kind, Token, tokens
+from gateway.translate.tokens import Kind, tokens
 
 UID_TAGS: Final = ("0020000D", "0020000E", "00080018", "00080016")
 """Study, Series and SOP Instance UID, SOP Class UID."""
@@ -98,29 +93,13 @@ def _without_bulk(reader: Reader, encoding: Encoding) -> bytes:
     for token in tokens(reader, encoding):
         if not level and token.tag >= _PIXELS:
             break
-        level += _LEVELS.get(token.kind, 0)
-        copied += _copied(token, reader)
+        level += LEVELS.get(token.kind, 0)
+        if token.kind is Kind.ELEMENT and token.length > _LONGEST_METADATA and not is_bulk(token):
+            raise DataSetError("an attribute is too long to be kept as metadata")
+        copied += copied_without_bulk(token, reader)
         if len(copied) > _LONGEST_METADATA:
             raise DataSetError("the attributes are too many to be kept as metadata")
     return bytes(copied)
-
-
-_LEVELS: Final = {Kind.SEQUENCE: 1, Kind.SEQUENCE_END: -1}
-_DELIMITERS: Final = {Kind.ITEM_END: ITEM_END, Kind.SEQUENCE_END: SEQUENCE_END}
-
-
-def _copied(token: Token, reader: Reader) -> bytes:
-    if token.kind in _DELIMITERS:
-        return header(token.encoding, _DELIMITERS[token.kind], "", 0)
-    if token.kind is Kind.ITEM:
-        return header(token.encoding, ITEM, "", UNDEFINED)
-    if token.kind is Kind.SEQUENCE:
-        return header(token.encoding, token.tag, token.vr, UNDEFINED)
-    if token.kind is Kind.ENCAPSULATED or BULK_VRS.issuperset(token.vr.split(" or ")):
-        return header(token.encoding, token.tag, token.vr, 0)
-    if token.length > _LONGEST_METADATA:
-        raise DataSetError("an attribute is too long to be kept as metadata")
-    return header(token.encoding, token.tag, token.vr, token.length) + reader.take(token.length)
 
 
 def _only(model: Mapping[str, Any], tag: str) -> str:

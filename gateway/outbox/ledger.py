@@ -118,6 +118,22 @@ class Ledger:
         """Find the entries of an archive with any of these SOP Instance UIDs, delivered ones as well."""
         return reading.of_instances(self._ask, self._folder, archive, sop_instances)
 
+    def count_waiting(self, archive: str) -> int:
+        """Count what is undelivered to an archive, at a price that does not depend on how much it is."""
+        return reading.count_waiting(self._ask, archive)
+
+    def waiting_studies(self, archive: str) -> Iterator[str]:
+        """Yield the studies of which something is undelivered to an archive, in the order of their UIDs."""
+        return reading.waiting_studies(self._ask, archive)
+
+    def waiting(self, archive: str, study: str, *, after: int = 0, most: int = 1000) -> list[Entry]:
+        """Return the next undelivered entries of a study with ids above `after`, in the order of their ids."""
+        return reading.waiting(self._ask, self._folder, archive, study, after, most)
+
+    def first_of_series(self, archive: str, study: str) -> list[Entry]:
+        """Return the first undelivered entry of each series of a study, in the order of their ids."""
+        return reading.first_of_series(self._ask, self._folder, archive, study)
+
     def entries(self, study: str = "", archive: str = "", state: State | None = None) -> Iterator[Entry]:
         """List entries, delivered ones as well, while others change them."""
         return reading.entries(self._ask, self._folder, Selection(study, archive), state)

@@ -8,6 +8,7 @@ from gateway.outbox.entry import Entry, State, Statistics, StudyState, Total, en
 from gateway.outbox.queue import Selection
 
 _PAGE = 1000
+_FEW = 5000  # undelivered entries that are gone through rather than all studies that are known
 _LATEST = 2000  # entries that are looked through for the latest studies, in each group
 _BY_INSTANCE = """
 SELECT * FROM entries WHERE sop_instance = :sop_instance AND :series IN (series, '') AND :study IN (study, '')
@@ -15,6 +16,32 @@ AND state <> 'done' ORDER BY place, id
 """
 _BY_STUDY = """
 SELECT * FROM entries WHERE study = :study AND :series IN (series, '') AND state <> 'done' ORDER BY place, id
+"""
+_WAITING = """
+SELECT * FROM entries INDEXED BY by_study WHERE study = :study AND archive = :archive AND state <> 'done'
+AND id > :after ORDER BY id LIMIT :most
+"""
+_FIRST_OF_SERIES = """
+SELECT * FROM entries WHERE id IN (
+    SELECT min(id) FROM entries INDEXED BY by_study
+    WHERE study = :study AND archive = :archive AND state <> 'done' GROUP BY series
+) ORDER BY id
+"""
+_FEW_STUDIES = """
+SELECT DISTINCT study FROM entries INDEXED BY undelivered WHERE archive = :archive AND state <> 'done' ORDER BY study
+"""
+# From one study to the next by the index, however many instances each has.
+_MANY_STUDIES = """
+WITH RECURSIVE known (study) AS (
+    SELECT min(study) FROM entries WHERE study > :after
+    UNION ALL
+    SELECT (SELECT min(study) FROM entries WHERE study > known.study) FROM known WHERE known.study IS NOT NULL
+    LIMIT :page
+)
+SELECT study, EXISTS (
+    SELECT 1 FROM entries INDEXED BY by_study
+    WHERE entries.study = known.study AND archive = :archive AND state <> 'done'
+) FROM known WHERE study IS NOT NULL
 """
 _BY_INSTANCES = """
 SELECT * FROM entries WHERE sop_instance IN (SELECT value FROM json_each(:sop_instances)) AND archive = :archive
@@ -121,6 +148,34 @@ def find(ask: Ask, folder: Path, study: str, series: str, sop_instance: str) -> 
     values: dict[str, object] = {"study": study, "series": series, "sop_instance": sop_instance}
     rows = ask(_BY_INSTANCE if sop_instance else _BY_STUDY, values)
     return [entry(folder, row) for row in rows]
+
+
+def count_waiting(ask: Ask, archive: str) -> int:
+    """Count the undelivered entries of an archive."""
+    rows = ask("SELECT total(entries) FROM totals WHERE archive = :archive AND state <> 'done'", {"archive": archive})
+    return int(rows[0][0])  # type: ignore[call-overload, no-any-return]
+
+
+def waiting_studies(ask: Ask, archive: str) -> Iterator[str]:
+    """Yield the studies of which something is undelivered to an archive, in the order of their UIDs."""
+    if count_waiting(ask, archive) <= _FEW:
+        yield from (str(study) for (study,) in ask(_FEW_STUDIES, {"archive": archive}))
+        return
+    after = ""
+    while rows := ask(_MANY_STUDIES, {"archive": archive, "after": after, "page": _PAGE}):
+        yield from (str(study) for study, is_waiting in rows if is_waiting)
+        after = str(rows[-1][0])
+
+
+def waiting(ask: Ask, folder: Path, archive: str, study: str, after: int, most: int) -> list[Entry]:
+    """Return the next undelivered entries of a study with ids above `after`, in the order of their ids."""
+    rows = ask(_WAITING, {"archive": archive, "study": study, "after": after, "most": most})
+    return [entry(folder, row) for row in rows]
+
+
+def first_of_series(ask: Ask, folder: Path, archive: str, study: str) -> list[Entry]:
+    """Return the first undelivered entry of each series of a study, in the order of their ids."""
+    return [entry(folder, row) for row in ask(_FIRST_OF_SERIES, {"archive": archive, "study": study})]
 
 
 def of_instances(ask: Ask, folder: Path, archive: str, sop_instances: Sequence[str]) -> list[Entry]:

@@ -23,8 +23,7 @@ class Patients:
         for study in studies:
             model = dict(study)
             age = text_of(model, _STUDY_DATE).replace(".", ""), text_of(model, _STUDY_TIME)
-            tags = (_ID, _ISSUER) if text_of(model, _ID) else (_ID, _ISSUER, _NAME, _BIRTH_DATE)
-            identity = tuple(text_of(model, tag) for tag in tags)
+            identity = identity_of(model)
             known_age, known = self._known.get(identity, (age, model))
             newer, older = (model, known) if age > known_age else (known, model)
             newest = {name: element for name, element in newer.items() if _has_value(element)}
@@ -33,6 +32,12 @@ class Patients:
     def entities(self) -> list[dict[str, Any]]:
         """Give the patients so far."""
         return [model for _, model in self._known.values()]
+
+
+def identity_of(model: Model) -> tuple[str, ...]:
+    """Give what tells the patient of an entity from others."""
+    tags = (_ID, _ISSUER) if text_of(model, _ID) else (_ID, _ISSUER, _NAME, _BIRTH_DATE)
+    return tuple(text_of(model, tag) for tag in tags)
 
 
 def _has_value(element: object) -> bool:
