@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
@@ -42,6 +43,11 @@ def instance(study: str = "1.2.1", series: str = "1.2.1.1", sop: str = "1.2.1.1.
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+def uid_of(file: bytes) -> str:
+    """Give the SOP Instance UID of a Part 10 file."""
+    return str(dcmread(io.BytesIO(file), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
 
 
 def image(frames: Sequence[bytes], **values: Any) -> bytes:

@@ -10,7 +10,7 @@ from gateway.dimse.scan import UNIQUE_KEYS, Scan
 from gateway.errors import GatewayError
 from gateway.translate.attributes import Attribute, write_json
 from gateway.translate.computed import COMPUTED
-from gateway.translate.levels import PATIENT, SERIES, level_of
+from gateway.translate.levels import LEVELS, PATIENT, SERIES, level_of
 from gateway.translate.matching import UID, Key, attribute_of, text_of
 from gateway.translate.patients import Patients, identity_of
 from gateway.translate.search import Search, matches
@@ -43,18 +43,21 @@ def merged(scan: Scan, backlog: Backlog) -> Iterator[list[Row]]:
                 left.pop(_identity(search.level, row), None)
                 counts.add_to(row)
             yield page
+        above = [way for way in search.computations if _is_above(way.tag, search.level)]
+        for row in left.values():
+            scan.compute(row, above)
+        completed = [counts.filled(row, archived_above=True) for row in left.values()]
     except GatewayError:
-        yield counts.filled(left.values())
+        yield [counts.filled(row) for row in left.values()]
         raise
-    yield counts.filled(left.values())
+    yield completed
 
 
 def _matches_computed(search: Search, counts: "Counts", row: Row) -> bool:
     """Tell whether a row of the outbox matches the keys that the backlog could not look at."""
     if not any(condition.keyword in COMPUTED for condition in search.conditions):
         return True
-    counts.filled([row])
-    return matches(search, row)
+    return matches(search, counts.filled(row))
 
 
 def _identity(level: str, row: Row) -> tuple[str, ...]:
@@ -113,17 +116,23 @@ class Counts:
 
     def __init__(self, search: Search, backlog: Backlog, listed: Callable[[str], dict[str, str]]) -> None:
         self._keys = [key for key in search.return_keys if key.keyword in COMPUTED]
+        self._level = search.level
         self._backlog = backlog
         self._listed = listed
         self._known: dict[tuple[str, str, bool, bool], _More] = {}
 
-    def filled(self, rows: Iterable[Row]) -> list[Row]:
-        """Set the attributes of rows that the archive does not have."""
-        filled = list(rows)
-        for row in filled:
-            for key in self._keys:
+    def filled(self, row: Row, *, archived_above: bool = False) -> Row:
+        """Set the attributes of a row that the archive does not have.
+
+        It may have what is above, the study of a series say: with `archived_above` the row has those attributes as
+        far as the archive knows them, else they are of what waits alone.
+        """
+        for key in self._keys:
+            if not (archived_above and _is_above(key.tag, self._level)):
                 row[key.name] = write_json(_added(key, [], self._more(key, row, archived=False)))
-        return filled
+            elif (attribute := attribute_of(row, key)) is not None:
+                row[key.name] = write_json(_added(key, attribute.values, self._more(key, row, archived=True)))
+        return row
 
     def add_to(self, row: Row) -> None:
         """Add to the attributes of a row of the archive, as far as it has them."""
@@ -170,6 +179,11 @@ class Counts:
             of_series = self._backlog.modalities(study)
             more.modalities = {of_series[one] for one in found if of_series.get(one)}
         return more
+
+
+def _is_above(tag: int, level: str) -> bool:
+    own = level_of(tag)
+    return own is not None and LEVELS.index(own) < LEVELS.index(level)
 
 
 def _added(key: Key, values: list[str], more: _More) -> Attribute:

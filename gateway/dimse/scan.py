@@ -1,6 +1,6 @@
 """Run a search on its archive: page after page, matched here, each entity once, with what has to be computed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -73,9 +73,13 @@ class Scan:
         pages = self._by_patient() if self.search.level == "PATIENT" else self._matching()
         for page in pages:
             for row in page:
-                for way in self.search.computations:
-                    row.update(compute(way, row, self._below(way, row)))
+                self.compute(row, self.search.computations)
             yield page
+
+    def compute(self, row: Row, ways: Iterable[Computation]) -> None:
+        """Set computed attributes of a row; raises ArchiveError."""
+        for way in ways:
+            row.update(compute(way, row, self._below(way, row)))
 
     def _by_patient(self) -> Iterator[list[Row]]:
         patients = Patients()

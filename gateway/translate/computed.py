@@ -42,6 +42,11 @@ class Computation:
     field: str
     reduce: Literal["count", "sum", "distinct"]
 
+    @property
+    def tag(self) -> int:
+        """Give the tag of the attribute."""
+        return _tag(self.keyword)
+
 
 def _ways(keyword: str, *ways: tuple[_Scope, str, Literal["count", "sum", "distinct"]]) -> tuple[Computation, ...]:
     return tuple(Computation(keyword, *way) for way in ways)
@@ -141,12 +146,11 @@ def compute(way: Computation, model: Model, rows: Iterable[Model]) -> dict[str, 
         elif attribute:
             found.setdefault(identity, []).extend(attribute.values)
     values = [value for values in found.values() for value in values if value]
-    tag = _tag(way.keyword)
     if way.reduce == "distinct":
         vr = "UI" if way.field == "SOPClassUID" else "CS"
-        return {f"{tag:08X}": write_json(Attribute(vr, sorted(set(values))))}
+        return {f"{way.tag:08X}": write_json(Attribute(vr, sorted(set(values))))}
     number = len(set(values)) if way.reduce == "count" else sum(map(int, values))
-    return {f"{tag:08X}": {"vr": "IS", "Value": [number]}}
+    return {f"{way.tag:08X}": {"vr": "IS", "Value": [number]}}
 
 
 def _tag(keyword: str) -> int:

@@ -7,13 +7,9 @@ import embedded_archive
 import pytest
 import retrieving
 from bench import wire
-from destinations import Destination, destination
-from meddling_proxy import meddling
+from held import SECONDARY_CAPTURE, Site, data_set, held
 
-from gateway.app import running
-from gateway.config import parse
-
-SC = "1.2.840.10008.5.1.4.1.1.7"
+PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
 STUDY, FIRST, SECOND = "1.2.3", "1.2.3.1", "1.2.3.2"
 ARCHIVED = [f"{FIRST}.{number}" for number in range(1, 5)]
 WAITING = [f"{FIRST}.9", f"{SECOND}.1", f"{SECOND}.2", f"{SECOND}.3"]
@@ -23,39 +19,20 @@ def instance(uid: str) -> bytes:
     return embedded_archive.instance(STUDY, uid.rpartition(".")[0], uid)
 
 
-def data_set(file: bytes) -> bytes:
-    return file[144 + int.from_bytes(file[140:144], "little") :]
-
-
 @pytest.fixture
-def sides(tmp_path: Path) -> Iterator[tuple[int, Destination]]:
-    """Run an archive that takes nothing more, and a gateway with four instances in its outbox."""
-    with embedded_archive.running(tmp_path / "archive") as caller, destination() as where:
-        assert caller.store(*map(instance, ARCHIVED)).status_code == 200
-        with meddling(caller.archive.url) as proxy:  # it knows no POST
-            config = parse(
-                {
-                    "listen": {"host": "127.0.0.1", "port": 0, "grace": 1},
-                    "archives": {"main": {"url": proxy.url, "profile": "embedded"}},
-                    "ae_titles": {"GATEWAY": {"archive": "main", "acknowledge": "spooled"}},
-                    "peers": {"BENCH": {}, "DEST": where.peer},
-                    "spool": {"folder": str(tmp_path / "gateway"), "high_water": 1.0},
-                },
-                "test",
-            )
-            with running(config) as gateway:
-                connection = wire.associate("127.0.0.1", gateway.port, "GATEWAY", "BENCH", [(SC, wire.EXPLICIT_LE)])
-                for uid in WAITING:
-                    assert wire.store(connection, 1, SC, uid, data_set(instance(uid))) == 0x0000
-                wire.release(connection)
-                yield gateway.port, where
-            assert not list((tmp_path / "gateway").rglob("incoming/*"))
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Run an archive with four instances, and a gateway with four more in its outbox."""
+    with held(tmp_path) as site:
+        assert site.archive.store(*map(instance, ARCHIVED)).status_code == 200
+        site.store(*map(instance, WAITING))
+        yield site
 
 
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
         ({"QueryRetrieveLevel": "STUDY"}, [*ARCHIVED, *WAITING]),
+        ({"QueryRetrieveLevel": "STUDY", "PatientID": "ID1"}, [*ARCHIVED, *WAITING]),
         ({"QueryRetrieveLevel": "SERIES", "SeriesInstanceUID": FIRST}, [*ARCHIVED, WAITING[0]]),
         ({"QueryRetrieveLevel": "SERIES", "SeriesInstanceUID": SECOND}, WAITING[1:]),
         (
@@ -64,21 +41,34 @@ def sides(tmp_path: Path) -> Iterator[tuple[int, Destination]]:
         ),
     ],
 )
-def test_a_move_brings_what_waits_in_the_outbox_too(
-    sides: tuple[int, Destination], keys: dict[str, object], expected: list[str]
-) -> None:
-    port, where = sides
-    *_, final = retrieving.move(port, "DEST", StudyInstanceUID=STUDY, **keys).all()
+def test_a_move_brings_what_waits_in_the_outbox_too(site: Site, keys: dict[str, object], expected: list[str]) -> None:
+    model = {"sop_class": PATIENT_ROOT_MOVE} if "PatientID" in keys else {}
+    *_, final = retrieving.move(site.port, "DEST", StudyInstanceUID=STUDY, **model, **keys).all()
     assert (final.status, final.counters["completed"]) == (0x0000, len(expected))
-    assert {one.sop_instance: one.data for one in where.received} == {
+    assert {one.sop_instance: one.data for one in site.where.received} == {
         uid: data_set(instance(uid)) for uid in expected
     }
 
 
-def test_a_get_by_uid_alone_brings_what_waits(sides: tuple[int, Destination]) -> None:
+def test_a_patient_s_move_brings_what_waits_of_that_patient_alone(site: Site) -> None:
+    new = embedded_archive.instance("1.2.4", "1.2.4.1", "1.2.4.1.1")
+    site.store(new, embedded_archive.instance("1.2.5", "1.2.5.1", "1.2.5.1.1", PatientID="ID2"))
+    keys = {"QueryRetrieveLevel": "PATIENT", "PatientID": "ID1"}
+    *_, final = retrieving.move(site.port, "DEST", sop_class=PATIENT_ROOT_MOVE, **keys).all()
+    assert final.status == 0x0000
+    assert {one.sop_instance for one in site.where.received} == {*ARCHIVED, *WAITING, "1.2.4.1.1"}
+
+
+def test_a_study_is_not_brought_under_another_patient_s_id(site: Site) -> None:
+    keys = {"QueryRetrieveLevel": "STUDY", "PatientID": "ID2", "StudyInstanceUID": STUDY}
+    *_, final = retrieving.move(site.port, "DEST", sop_class=PATIENT_ROOT_MOVE, **keys).all()
+    assert (final.status, site.where.received) == (0x0000, [])
+
+
+def test_a_get_by_uid_alone_brings_what_waits(site: Site) -> None:
     retrieval = retrieving.get(
-        sides[0],
-        [(SC, wire.EXPLICIT_LE)],
+        site.port,
+        [(SECONDARY_CAPTURE, wire.EXPLICIT_LE)],
         sop_class="1.2.840.10008.5.1.4.1.2.4.3",
         QueryRetrieveLevel="IMAGE",
         SOPInstanceUID=WAITING[1],
