@@ -96,7 +96,11 @@ class Backlog:
         self._search = search
         self._most = most
         self._hidden = hidden
-        self._named = {key.keyword: tuple(map(str, key.values)) for key in search.return_keys if key.vr == "UI"}
+        self._named = {
+            key.keyword: tuple(str(value) for value in key.values if value)
+            for key in search.return_keys
+            if key.vr == "UI" and not key.is_universal
+        }
         asked = (key.tag for key in search.return_keys if key.keyword not in COMPUTED)
         self._wanted = _ALWAYS.union(asked)
         known = tuple(one for one in search.conditions if one.keyword not in COMPUTED)
