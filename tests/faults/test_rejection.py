@@ -434,6 +434,22 @@ def test_what_waits_in_the_outbox_is_never_delivered_even_if_it_came_before_the_
         assert site.store(*put(A1)) == [REJECTED]
 
 
+def test_what_waits_in_the_outbox_and_is_hidden_is_found_by_nobody_here(site):
+    with site.start(HIDE_ALL, acknowledge="spooled") as gateway:
+        with sqlite3.connect(gateway.folder / "spool" / "outbox" / "outbox.db", timeout=10) as table:
+            table.execute("INSERT INTO holds VALUES ('1.2.1', '')")
+        table.close()
+        site.store(*put(*ALL))
+        assert site.instances() == {one[2] for one in ALL}
+        site.reject(A1, B1, study="1.5")
+        site.await_line("rejected instance hidden", count=2)
+        assert (site.instances(), site.archived()) == ({A2[2]}, set())
+        keys = ("StudyInstanceUID=1.2.1", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+        (study,) = site.found("STUDY", *keys)
+        assert (study.NumberOfStudyRelatedSeries, study.NumberOfStudyRelatedInstances) == (1, 1)
+        assert site.instances(called="SEES_ALL") == {one[2] for one in ALL}
+
+
 def test_what_waits_in_the_outbox_for_another_patient_is_delivered(site):
     with site.start(acknowledge="spooled"):
         site.archive.stop()
