@@ -105,7 +105,7 @@ def test_an_upload_that_was_interrupted_goes_on_where_it_ended(tmp_path):
     switches = Switches()
     with EmbeddedArchive(tmp_path / "archive", switches=switches) as server:
         at = ("--url", server.url, "--profile", "azure", "--parallel", "2")
-        switches.set(Faults(delay=0.1))
+        switches.set(Faults(delay=1))  # 15 s for all of it: the interruption is in time on a busy machine too
         with subprocess.Popen(
             command("web", "store", files, *at), env=environment(), stderr=subprocess.PIPE, text=True
         ) as begun:
