@@ -18,10 +18,13 @@ SIZES = (2_000, 20_000, 70_000, 250_000)
 
 
 class Sender:
-    """Store instance after instance; one without an answer is sent again, or, every other time, given up."""
+    """Store instance after instance; one without an answer is sent again, or, every other time, given up.
 
-    def __init__(self, port: int, number: int) -> None:
-        self.port = port
+    It rests for `pause` seconds after each, and for a moment when the gateway is not there.
+    """
+
+    def __init__(self, port: int, number: int, *, called: str = "GATEWAY", pause: float = 0) -> None:
+        self.port, self.called, self.pause = port, called, pause
         self.batch = Batch(run=200 + number, count=0, size=SIZES[number % len(SIZES)], studies=3)
         self.acknowledged: list[int] = []
         self.sent = 0
@@ -52,7 +55,7 @@ class Sender:
 
     def _send_until_it_breaks(self) -> None:
         contexts = [(SOP_CLASS, wire.EXPLICIT_LE)]
-        connection = wire.associate("127.0.0.1", self.port, "GATEWAY", f"SENDER{self.batch.run}", contexts)
+        connection = wire.associate("127.0.0.1", self.port, self.called, f"SENDER{self.batch.run}", contexts)
         try:
             while not self._over.is_set():
                 status = wire.store(connection, 1, SOP_CLASS, self.uid(self.sent), self.data_set(self.sent))
@@ -60,6 +63,7 @@ class Sender:
                 if status == 0x0000:
                     self.acknowledged.append(self.sent)
                 self.sent += 1
+                self._over.wait(self.pause)
             wire.release(connection)
         finally:
             connection.close()

@@ -151,6 +151,7 @@ def action(association: Association, request: Dataset | None, **named: Any) -> i
         named.get("class_uid", PUSH_MODEL),
         named.get("instance_uid", WELL_KNOWN),
     )
+    assert "Status" in status, "the gateway gave no response"
     return int(status.Status)
 
 
