@@ -1,5 +1,6 @@
 """The command line: thin commands over `gateway.app`."""
 
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -44,11 +45,13 @@ def serve(config: ConfigFile = None) -> None:
     log.set_up(settings.log.level, settings.log.format)
     came = signals.descriptor(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     sys.setswitchinterval(_SWITCH)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an association takes two descriptors and more
     try:
-        with supervised(settings, ConfigSource(config or DEFAULT)) as (gateway, supervisor, reload):
+        with supervised(settings, ConfigSource(config or DEFAULT), came) as (gateway, supervisor, reload):
             with suppress(OSError):  # nobody needs to read it
                 _greet(gateway)
-            supervisor.watch(came, reload)
+            supervisor.watch(reload)
     except ConfigError as error:
         fail(error)
 

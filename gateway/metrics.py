@@ -4,6 +4,7 @@ Each process has memory of its own to count in, made before the fork, so that th
 what a dead process had counted stays counted. No lock is shared, nothing is on the disk.
 """
 
+import math
 import mmap
 import struct
 import threading
@@ -129,6 +130,10 @@ class Recorder:
         with self._turn:
             _VALUE.pack_into(self._memory, self._row((series.name, "", *labels)), value)
 
+    def forget(self, series: Series, *labels: str) -> None:
+        """Have a gauge be there no more until it is set again."""
+        self.set(series, *labels, value=math.nan)
+
     def observe(self, series: Series, *labels: str, seconds: float) -> None:
         """Count a duration in a histogram."""
         with self._turn:
@@ -139,7 +144,8 @@ class Recorder:
         """Give what was counted until now."""
         with self._turn:
             self._look()
-            return {key: _VALUE.unpack_from(self._memory, row)[0] for key, row in self._rows.items()}
+            values = {key: _VALUE.unpack_from(self._memory, row)[0] for key, row in self._rows.items()}
+        return {key: value for key, value in values.items() if not math.isnan(value)}
 
     def end(self) -> None:
         """Take note that the process has ended: what only holds while it runs, holds no more."""

@@ -5,17 +5,16 @@ it can fork at any time, and does nothing but start again what ends; what a dead
 knows.
 """
 
-import ctypes
 import gc
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from multiprocessing.context import ForkProcess
 from typing import Any
 
@@ -39,59 +38,42 @@ from gateway.app import (
     take_ports,
     uses_embedded,
 )
+from gateway.child import DRAIN, FIRST_PAUSE, STOP, Child
 from gateway.config import EMBEDDED, Archive, Config
 from gateway.dimse.census import Census
 from gateway.dimse.ports import Ports
-from gateway.dimse.scp import Scp
 from gateway.errors import ConfigError, Fault
-from gateway.metrics import Metrics, Recorder
+from gateway.metrics import Metrics
 from gateway.reload import ConfigSource
 
 log = structlog.get_logger("gateway")
 
-Part = Callable[[], AbstractContextManager[Any]]
-
 SUPERVISOR = "supervisor"
 ARCHIVE = "archive"
 
-_STOP = signal.SIGUSR1  # not SIGTERM, which a service manager sends to every process at once
-_DRAIN = signal.SIGUSR2
 _LOOK = 2.0  # seconds between two looks at the configuration file
 _SETTLED = 10.0  # seconds after which a start counts as a success
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
+_LONGEST_START = 300.0  # seconds until a process has to serve: a large spool on a slow disk is looked through first
+_LONGEST_PAUSE = 30.0
 _RELUCTANCE = 10.0  # seconds beyond the grace time
-_PR_SET_PDEATHSIG = 1
-
-
-@dataclass(slots=True, eq=False)
-class _Child:
-    """Hold a part of the gateway and the process that runs it; times in seconds.
-
-    A `lasting` one is the same with every configuration.
-    """
-
-    name: str
-    part: Part
-    rank: int
-    recorder: Recorder
-    lasting: bool = False
-    process: ForkProcess | None = None
-    begun: float = 0.0
-    pause: float = _FIRST_PAUSE
-    again_at: float = field(default=0.0)
 
 
 class Supervisor:
-    """Start processes, watch over them, and stop them in the reverse order."""
+    """Start processes, watch over them, and stop them in the reverse order.
 
-    def __init__(self, grace: float, counts: Metrics) -> None:
+    `came` is a descriptor of `signals` for SIGHUP and those at which it stops.
+    """
+
+    def __init__(self, grace: float, counts: Metrics, came: int) -> None:
         self._grace = grace
+        self._came = came
+        self._signals: set[int] = set()  # that came and were not followed yet
         self._metrics = counts
         self._recorder = counts.of(SUPERVISOR)
-        self._children: list[_Child] = []
-        self._leaving: list[_Child] = []
+        self._children: list[Child] = []
+        self._leaving: list[Child] = []
 
-    def add(self, child: "_Child") -> Any:
+    def add(self, child: Child) -> Any:
         """Run a part in a process of its own and return what it gives; raises the ConfigError that it raised.
 
         Those of the highest rank are stopped first, together.
@@ -102,49 +84,78 @@ class Supervisor:
         self._children.append(child)
         return answer
 
-    def replace(self, children: Sequence["_Child"], grace: float) -> None:
+    def replace(self, children: Sequence[Child], grace: float) -> None:
         """Start processes, then let all former ones end but the lasting: what is under way there goes on.
 
         When one cannot start, the ConfigError that it raised is raised and everything is as before.
         """
-        fresh: list[_Child] = []
-        for child in children:
-            answer = self._start(child)
-            if isinstance(answer, ConfigError):
-                self._let_go([child, *fresh], _STOP)
-                for unused in children[len(fresh) + 1 :]:
-                    self._metrics.give_back(unused.recorder)
-                raise answer
-            fresh.append(child)
-        old = [child for child in self._children if not child.lasting]
-        self._children = [child for child in self._children if child.lasting] + fresh
-        self._grace = max(grace, self._grace)
-        self._let_go(old, _DRAIN)
+        fresh: list[Child] = []
+        try:
+            for child in children:
+                answer = self._start(child)
+                if isinstance(answer, ConfigError):
+                    self._let_go([child, *fresh], STOP)
+                    for unused in children[len(fresh) + 1 :]:
+                        self._metrics.give_back(unused.recorder)
+                    raise answer
+                fresh.append(child)
+            old = [child for child in self._children if not child.lasting]
+            self._children = [child for child in self._children if child.lasting] + fresh
+            self._grace = max(grace, self._grace)
+            self._let_go(old, DRAIN)
+        finally:
+            self._tell_who_is_up()
 
-    def watch(self, came: int, reload: "Reload | None" = None) -> None:
-        """Start again whatever ends, and reload at SIGHUP, until another signal comes on the descriptor `came`."""
-        while True:
-            everybody = (*self._children, *self._leaving)
-            running = {child.process.sentinel: child for child in everybody if child.process is not None}
-            ready = connection.wait([came, *running], self._patience(reload))
-            for sentinel in ready:
-                if sentinel != came:
-                    self._note_end(running[sentinel])  # type: ignore[index]
-            if came in ready and signals.read(came) != {signal.SIGHUP}:
-                return
-            if reload is not None and (came in ready or reload.is_due()):
+    def _tell_who_is_up(self) -> None:
+        up = {child.name: child.process is not None for child in self._children}
+        for (name,), _ in metrics.values(self._recorder.read(), metrics.PROCESS_UP):
+            if name in up:
+                self._recorder.set(metrics.PROCESS_UP, name, value=float(up[name]))
+            else:
+                self._recorder.forget(metrics.PROCESS_UP, name)
+
+    def watch(self, reload: "Reload | None" = None) -> None:
+        """Start again whatever ends, and reload at SIGHUP, until another signal comes."""
+        while not self._signals - {signal.SIGHUP}:
+            if reload is not None and (self._signals or reload.is_due()):
+                self._signals.clear()
                 reload.now()
             for child in self._children:
-                if child.process is None and child.again_at <= time.monotonic():
-                    self._start_again(child)
+                self._look_after(child)
+            self._wait(self._patience(reload))
+
+    def _look_after(self, child: Child) -> None:
+        """Start it again, or give it up, when it is time for that."""
+        now = time.monotonic()
+        if child.process is None:
+            if child.again_at <= now:
+                self._begin(child)
+        elif child.answer is not None and child.begun + _LONGEST_START <= now:
+            log.error("a process does not start and is killed", process=child.name, seconds=_LONGEST_START)
+            child.process.kill()
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait for a signal, an answer or an end, and take note of it."""
+        everybody = (*self._children, *self._leaving)
+        running = {child.process.sentinel: child for child in everybody if child.process is not None}
+        starting = {child.answer: child for child in everybody if child.answer is not None}
+        for what in connection.wait([self._came, *starting, *running], 0 if self._signals else seconds):
+            if what == self._came:
+                self._signals |= signals.read(self._came)
+            elif isinstance(what, connection.Connection):
+                self._note_start(starting[what])
+            else:
+                self._note_end(running[what])  # type: ignore[index]
 
     def _patience(self, reload: "Reload | None") -> float | None:
-        until = [child.again_at - time.monotonic() for child in self._children if child.process is None]
+        now = time.monotonic()
+        until = [child.again_at - now for child in self._children if child.process is None]
+        until += [child.begun + _LONGEST_START - now for child in self._children if child.answer is not None]
         if reload is not None and reload.looks:
             until.append(_LOOK)
         return max(0.0, min(until)) if until else None
 
-    def _let_go(self, children: Sequence["_Child"], how: signal.Signals) -> None:
+    def _let_go(self, children: Sequence[Child], how: signal.Signals) -> None:
         for child in children:
             if child.process is None:  # it has ended already, and is not started again
                 self._metrics.give_back(child.recorder)
@@ -160,7 +171,7 @@ class Supervisor:
             processes = [child.process for child in everybody if child.rank == rank and child.process is not None]
             for process in processes:
                 if process.is_alive() and process.pid is not None:
-                    os.kill(process.pid, _STOP)
+                    os.kill(process.pid, STOP)
             until = time.monotonic() + self._grace + _RELUCTANCE
             for process in processes:
                 process.join(max(0.0, until - time.monotonic()))
@@ -169,27 +180,40 @@ class Supervisor:
                     process.kill()
                     process.join()
 
-    def _start(self, child: _Child) -> Any:
-        ours, theirs = connection.Pipe(duplex=False)
-        child.begun = time.monotonic()
-        arguments = (child.part, theirs, os.getpid())
-        child.process = get_context("fork").Process(target=_run, args=arguments, name=child.name)
-        child.process.start()
+    def _start(self, child: Child) -> Any:
+        """Run a part and give what it gives, or the ConfigError that kept it from that."""
+        process, answer = self._begin(child)
+        reason = "a signal came before its process had started"
+        while not self._signals - {signal.SIGHUP}:
+            ready = connection.wait([answer, self._came], child.begun + _LONGEST_START - time.monotonic())
+            if answer in ready:
+                return child.hear()
+            if not ready:
+                reason = f"its process does not start; it was given {_LONGEST_START:.0f} s"
+                break
+            self._signals |= signals.read(self._came)
+        process.kill()
+        process.join()
+        child.hear()
+        return ConfigError(child.name, (Fault(child.name, reason),))
+
+    def _begin(self, child: Child) -> "tuple[ForkProcess, connection.Connection]":
+        begun = child.begin()
         self._recorder.add(metrics.PROCESS_STARTS, child.name)
         self._recorder.set(metrics.PROCESS_UP, child.name, value=1)
-        theirs.close()
-        try:
-            return ours.recv()
-        except EOFError:
-            return ConfigError(child.name, (Fault(child.name, "its process ended while it started; see the log"),))
-        finally:
-            ours.close()
+        return begun
 
-    def _note_end(self, child: _Child) -> None:
+    def _note_start(self, child: Child) -> None:
+        answer = child.hear()
+        if isinstance(answer, ConfigError):
+            log.error("a process cannot be started", process=child.name, reason=str(answer))
+
+    def _note_end(self, child: Child) -> None:
         process, child.process = child.process, None
         if process is None:
             return
         process.join()
+        self._note_start(child)  # unless it had answered
         if child in self._leaving:
             self._leaving.remove(child)
             self._metrics.give_back(child.recorder)
@@ -199,39 +223,16 @@ class Supervisor:
             return
         self._recorder.set(metrics.PROCESS_UP, child.name, value=0)
         child.recorder.end()
-        child.pause = _FIRST_PAUSE if time.monotonic() - child.begun > _SETTLED else child.pause * 2
+        child.pause = FIRST_PAUSE if time.monotonic() - child.begun > _SETTLED else child.pause * 2
         child.again_at = time.monotonic() + min(child.pause, _LONGEST_PAUSE)
         log.error("a process ended and is started again", process=child.name, exit_code=process.exitcode)
-
-    def _start_again(self, child: _Child) -> None:
-        answer = self._start(child)
-        if isinstance(answer, ConfigError):
-            log.error("a process cannot be started", process=child.name, reason=str(answer))
-
-
-def _run(part: Part, answer: "connection.Connection", parent: int) -> None:
-    """Be the child: run a part until told to stop, or until the parent is gone."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    came = signals.descriptor(_STOP, _DRAIN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _STOP)
-    if os.getppid() != parent:
-        return
-    try:
-        with part() as given:
-            answer.send(None if isinstance(given, Scp) else given)
-            answer.close()
-            if _STOP not in signals.read(came) and isinstance(given, Scp):
-                given.drain(came)
-    except ConfigError as error:
-        answer.send(error)
 
 
 class Reload:
     """Have a running gateway go over to a changed configuration; what cannot be taken up changes nothing."""
 
     def __init__(
-        self, source: ConfigSource, supervisor: Supervisor, config: Config, parts: Callable[[Config], list[_Child]]
+        self, source: ConfigSource, supervisor: Supervisor, config: Config, parts: Callable[[Config], list[Child]]
     ) -> None:
         self._source = source
         self._supervisor = supervisor
@@ -266,8 +267,11 @@ class Reload:
 
 
 @contextmanager
-def supervised(config: Config, source: ConfigSource) -> Iterator[tuple[Gateway, Supervisor, Reload]]:
-    """Run a gateway in processes; raises ConfigError when the machine does not allow what it asks for."""
+def supervised(config: Config, source: ConfigSource, came: int) -> Iterator[tuple[Gateway, Supervisor, Reload]]:
+    """Run a gateway in processes, with a descriptor of `signals`.
+
+    Raises ConfigError when the machine does not allow what it asks for.
+    """
     with ExitStack() as stack:
         stack.enter_context(spool(config))
         ports = stack.enter_context(take_ports(config))
@@ -275,12 +279,12 @@ def supervised(config: Config, source: ConfigSource) -> Iterator[tuple[Gateway, 
         counts = Metrics([SUPERVISOR, ARCHIVE])
         gc.collect()
         gc.freeze()  # the collector writes to what it looks at, and would unshare the children's memory
-        supervisor = Supervisor(config.listen.grace, counts)
+        supervisor = Supervisor(config.listen.grace, counts, came)
         stack.callback(supervisor.stop)
         own: dict[str, Archive] = {}
         if uses_embedded(config):
             listener = stack.enter_context(open_embedded_port(config))
-            child = _Child(ARCHIVE, partial(embedded, config, listener), 0, counts.of(ARCHIVE), lasting=True)
+            child = Child(ARCHIVE, partial(embedded, config, listener), 0, counts.of(ARCHIVE), lasting=True)
             own[EMBEDDED] = supervisor.add(child)
         door = stack.enter_context(open_admin_port(config.admin)) if config.admin is not None else None
         common = _Common(own, ports, census, counts, door)
@@ -308,7 +312,7 @@ class _Common:
     counts: Metrics
     door: socket.socket | None
 
-    def parts(self, config: Config) -> list[_Child]:
+    def parts(self, config: Config) -> list[Child]:
         """Give the processes that follow a configuration."""
         of = config.embedded
         changed = {"max_scanned": of.max_scanned, "duplicates": of.duplicates, "delivery": of.delivery}
@@ -318,13 +322,13 @@ class _Common:
         if config.admin is not None and self.door is not None:
             recorder = self.counts.lend()
             page = partial(administering, config, config.admin, archives, self.counts, recorder, self.door)
-            parts.append(_Child(ADMIN, page, 0, recorder))
+            parts.append(Child(ADMIN, page, 0, recorder))
         recorder = self.counts.lend()
-        parts.append(_Child("delivery", partial(delivering, config, archives, recorder), 1, recorder))
+        parts.append(Child("delivery", partial(delivering, config, archives, recorder), 1, recorder))
         for number in range(config.listen.workers):
             recorder = self.counts.lend()
             receive = partial(receiving, config, archives, recorder, self.ports, self.census)
-            parts.append(_Child(f"receiver-{number + 1}", receive, 2, recorder))
+            parts.append(Child(f"receiver-{number + 1}", receive, 2, recorder))
         return parts
 
 

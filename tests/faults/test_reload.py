@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import dcmtk
 import httpx
+import processes
 import psutil
 import pydicom.data
 import pytest
@@ -18,6 +21,7 @@ from processes import await_true, free_port
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+ROOT = Path(__file__).parents[2]
 CT = Path(pydicom.data.__file__).parent / "test_files/CT_small.dcm"
 VERIFICATION = "1.2.840.10008.1.1"
 TAKEN, REFUSED = "configuration taken up", "configuration not taken up"
@@ -162,3 +166,72 @@ def test_the_status_page_goes_over_too_and_its_counts_never_go_back(tmp_path: Pa
         await_true(lambda: len(children(gateway)) == 4, what="the former processes' end")
         ready = httpx.get(f"http://127.0.0.1:{port}/health/ready", trust_env=False)
         assert ready.status_code == 200, ready.text
+
+
+def test_a_process_that_the_new_configuration_has_not_is_none_that_is_down(tmp_path: Path) -> None:
+    port = free_port()
+    listen = {"workers": 3}
+    sections = {"peers": {"DCMTK": {}}, "admin": {"port": port}, "log": {"format": "json"}}
+    with GatewayProcess(tmp_path, listen=listen, **sections) as gateway:
+        await_true(lambda: '"listening"' in gateway.log, what="every process")
+
+        def up() -> dict[str, float]:
+            text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+            rows = [line.split() for line in text.splitlines() if line.startswith("dicom_gateway_process_up{")]
+            return {name.split('"')[1]: float(value) for name, value in rows}
+
+        all_of_them = {"archive", "admin", "delivery", "receiver-1", "receiver-2", "receiver-3"}
+        assert up() == dict.fromkeys(all_of_them, 1)
+        reload(gateway, listen={**gateway.config["listen"], "workers": 1})
+        await_true(lambda: up() == dict.fromkeys(all_of_them - {"receiver-2", "receiver-3"}, 1), what="one receiver")
+        ready = httpx.get(f"http://127.0.0.1:{port}/health/ready", trust_env=False)
+        assert ready.status_code == 200, ready.text
+        reload(gateway, listen={**gateway.config["listen"], "workers": 2})
+        await_true(lambda: up() == dict.fromkeys(all_of_them - {"receiver-3"}, 1), what="two receivers")
+
+
+def test_a_process_that_hangs_at_its_start_keeps_the_gateway_neither_from_a_reload_nor_from_its_stop(
+    tmp_path: Path,
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    auth = {"kind": "basic", "username": "gateway", "password_file": str(password)}
+    hanging = {"far": {"url": "http://127.0.0.1:9", "auth": auth}}
+    with GatewayProcess(tmp_path, peers={"DCMTK": {}}, archives=hanging, log={"format": "json"}) as gateway:
+        await_true(lambda: '"listening"' in gateway.log, what="every process")
+        password.unlink()
+        os.mkfifo(password)  # who opens it waits for a writer
+        delivery = sorted(psutil.Process(gateway.pid).children(), key=lambda one: (one.create_time(), one.pid))[1]
+        delivery.kill()
+        await_true(lambda: "started again" in gateway.log, what="the end of the delivery")
+        reload(gateway, peers={"NEW": {}}, archives={})
+        assert serves(gateway, "NEW")
+        write(gateway, peers={"DCMTK": {}})
+        os.kill(gateway.pid, signal.SIGHUP)
+        assert serves(gateway, "NEW")
+        assert processes.stop(gateway.process, 60) == 0
+
+
+def test_a_gateway_whose_process_hangs_at_its_first_start_can_be_stopped(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    os.mkfifo(password)
+    auth = {"kind": "basic", "username": "gateway", "password_file": str(password)}
+    config = tmp_path / "config.yaml"
+    sections = {
+        "admin": None,
+        "listen": {"host": "127.0.0.1", "port": 0},
+        "spool": {"folder": str(tmp_path / "spool")},
+    }
+    config.write_text(yaml.safe_dump({**sections, "archives": {"far": {"url": "http://127.0.0.1:9", "auth": auth}}}))
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", config]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        await_true(lambda: len(psutil.Process(process.pid).children()) == 2, what="a process that hangs")
+        os.kill(process.pid, signal.SIGHUP)
+        process.terminate()
+        assert process.wait(30) == 2
+    finally:
+        process.kill()
+        process.wait()
+    assert "a signal came before" in (tmp_path / "log").read_text()
