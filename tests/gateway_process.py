@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -84,10 +84,10 @@ class GatewayProcess:
     def kill(self) -> None:
         """End all its processes at once, as a power cut would."""
         family = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
-        for process in family:
-            process.suspend()  # so that none sees another's death
-        for process in family:
-            process.kill()
+        for end in (psutil.Process.suspend, psutil.Process.kill):  # suspended first: none sees another's death
+            for process in family:
+                with suppress(psutil.NoSuchProcess):  # it may just have ended by itself
+                    end(process)
         self.process.wait()
         psutil.wait_procs(family)
 

@@ -16,12 +16,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 import httpx
 import processes
+import psutil
 from bench.load import Sink
 from gateway_process import GatewayProcess
 from load import Sender, check, waiting
@@ -121,7 +122,8 @@ def archive_down(soak: Soak) -> None:
 def kill_one(soak: Soak, roles: Sequence[str]) -> None:
     process = soak.watch.process(soak.chance.choice(roles))
     if process is not None:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it may just have ended by itself
+            process.kill()
 
 
 def start_again(soak: Soak, end: Callable[[], object]) -> None:
