@@ -8,6 +8,8 @@ from gateway.recent import Refusal
 
 def advice(refusal: Refusal, config: Config) -> str:
     """Give the line with the section it belongs to, "" when no line would help."""
+    if not refusal.called:  # it did not come to say whom it calls: TLS failed, or it does not speak DICOM
+        return ""
     if refusal.called not in config.ae_titles:
         archive = next(iter(config.ae_titles.values())).archive
         return _line("ae_titles", refusal.called, {"archive": archive})

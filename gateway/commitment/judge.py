@@ -149,7 +149,8 @@ class Judge:
         rejected = self._rejected(transaction, instances)
         asked = [uid for uid in instances if uid not in held.waiting | held.set_aside and uid not in rejected]
         try:
-            classes = Lookup(client, held.places, self._step(transaction)).classes(asked)
+            # the log line of its N-ACTION names the transaction, so that it leads from the request to these
+            classes = Lookup(client.correlated(transaction.uid), held.places, self._step(transaction)).classes(asked)
         except ArchiveError as error:
             transient = isinstance(error, _TRANSIENT)
             raise _NotYet(str(error), RESOURCE_LIMITATION if transient else PROCESSING_FAILURE) from error

@@ -51,6 +51,10 @@ class Records:
         self.recorder.add(metrics.REJECTIONS, reason)
         self.recent.note_refusal(calling, called, address, rejection.words)
 
+    def stranger(self, address: str, reason: str) -> None:
+        """Note that a caller was refused before it had said who it is."""
+        self.recent.note_refusal("", "", address, reason)
+
     def operation(self, calling: str, service: str, status: str, seconds: float, size: int) -> None:
         """Note that an operation ended; `size` in bytes."""
         peer = self._label(calling)

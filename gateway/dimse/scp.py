@@ -154,6 +154,7 @@ class Scp:
             connection.handshake(deadline)
         except PeerError as error:
             self._auditor.alert(address, str(error))
+            self._records.stranger(address, str(error))
             raise
 
     def _associate(self, connection: Connection, address: str, names: frozenset[str], deadline: float) -> None:
@@ -168,6 +169,7 @@ class Scp:
             connection.send((encode_abort(BY_USER),))  # PS3.8 action AA-1
             connection.drain(time.monotonic() + _LINGER)
             log.warning("association request unreadable", address=address, reason=str(error))
+            self._records.stranger(address, str(error))
             return
         rejection = reject_reason(request, self._config, address, names)
         if rejection is None:

@@ -17,10 +17,12 @@ import pytest
 import trustme
 from processes import await_true
 
+from gateway.admin.advice import advice
 from gateway.app import Gateway, running
 from gateway.config import parse
 from gateway.dimse import pdu
 from gateway.dimse.pdu import AssociateRequest, ProposedContext, UserInformation, encode_request
+from gateway.recent import Recent, Refusal
 
 VERIFICATION = "1.2.840.10008.1.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -206,6 +208,26 @@ def test_a_caller_without_a_good_certificate_gets_no_association(gateway: Gatewa
     assert is_cut(tls_port(gateway), client(office, identities[kind]))
     assert time.monotonic() - begun < IN_TIME
     assert let_in(gateway.port)
+
+
+@pytest.mark.parametrize("port", ["listen.tls_port", "listen.port"])
+def test_who_fails_to_speak_what_a_port_speaks_is_among_the_refused_callers(
+    gateway: Gateway, office: Office, port: str
+) -> None:
+    context = client(office) if port == "listen.tls_port" else None
+    if context is not None:
+        assert is_cut(tls_port(gateway), context)  # no certificate
+    else:
+        assert answer_to(gateway.port, hello(0x0303, 0xC030))  # TLS where it is not spoken
+    words = "the TLS handshake failed" if context is not None else "PDU"
+    with Recent(gateway.config.spool.folder / "recent.db") as recent:
+
+        def known() -> list[Refusal]:
+            return [one for one in recent.refusals() if not one.called and words in one.reason]
+
+        await_true(lambda: bool(known()), what="the refused caller")
+        assert known()[0].address == "127.0.0.1"
+        assert advice(known()[0], gateway.config) == ""
 
 
 OBSOLETE = {

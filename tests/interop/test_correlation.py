@@ -13,6 +13,7 @@ from admin_page import AdminPage, admin
 from embedded_archive import instance
 from gateway_process import GatewayProcess
 from listening_relay import Relay, relaying
+from modality import Modality, references
 from processes import await_true, free_port
 from scripted_server import Answer, scripted
 
@@ -147,6 +148,23 @@ def test_a_spooled_instance_can_be_followed_from_its_line_to_the_archive(
     assert sent["entries"] == entry
     assert sent["stored"] == 1
     assert [headers["x-request-id"] for headers in relay.requests("POST")] == [entry]
+
+
+def test_what_a_storage_commitment_asks_the_archive_carries_the_transaction_uid_that_its_line_names(
+    tmp_path: Path, file: Path, heard: tuple[Relay, str]
+) -> None:
+    relay, url = heard
+    with gateway_before(url, tmp_path, unknown_peers="accept") as gateway:
+        assert dcmtk.storescu(gateway.port, file).status == 0x0000
+        relay.heard.clear()
+        request = references((SC, SOP))
+        assert Modality(gateway.port).ask(request) == 0x0000
+        line(gateway, "commitment judged")
+        transaction = line(gateway, "N-ACTION")["transaction"]
+    assert transaction == request.TransactionUID
+    asked = relay.requests("GET")
+    assert asked
+    assert {headers.get("x-request-id") for headers in asked} == {transaction}
 
 
 def _shown(gateway: GatewayProcess) -> str:
