@@ -11,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gateway.commitment import State as Phase
+from gateway.commitment import Transaction
 from gateway.console import OUT
 from gateway.outbox import Entry, State, StudyState
 
@@ -105,6 +107,37 @@ def show_as_json(rows: Iterable[StudyState | Entry]) -> None:
     """Print each row as a line of JSON, as it comes."""
     for row in rows:
         show_object(study_object(row) if isinstance(row, StudyState) else instance_object(row))
+
+
+_PHASES: Mapping[Phase, str] = {Phase.WAITING: "waiting", Phase.JUDGED: "to be reported"}
+
+
+def show_commitments(transactions: Iterable[Transaction], *, as_json: bool) -> None:
+    """Show open storage commitments, the oldest first."""
+    table = _table("Transaction", "State")
+    for one in transactions:
+        tried = f"tried {one.attempts} times"
+        if as_json:
+            show_object(
+                {
+                    "transaction": one.uid,
+                    "calling": one.calling,
+                    "called": one.called,
+                    "archive": one.archive,
+                    "state": _PHASES[one.state],
+                    "received": _iso(one.received),
+                    "instances": len(one.references),
+                    "failed": one.failed,
+                    "attempts": one.attempts,
+                }
+            )
+            continue
+        about = f"{len(one.references)} instances, from {one.calling} to {one.called} for {one.archive}"
+        _add(table, one.uid, [about, f"received {_local(one.received)}"], [_PHASES[one.state], tried])
+    if table.row_count:
+        _print(table)
+    elif not as_json:
+        OUT.print("No storage commitment is open.")
 
 
 def show_object(values: Mapping[str, object]) -> None:

@@ -12,10 +12,22 @@ import typer
 
 from gateway.accesses import Accesses
 from gateway.app import outbox_folder
+from gateway.commitment import Register, Transaction
+from gateway.commitment import State as Phase
 from gateway.config import EMBEDDED, Config
 from gateway.console import ERR, OUT, ConfigFile, configuration, fail
 from gateway.errors import ConfigError, GatewayError
-from gateway.listing import STATES, WORDS, Word, counts, show_as_json, show_instances, show_object, show_studies
+from gateway.listing import (
+    STATES,
+    WORDS,
+    Word,
+    counts,
+    show_as_json,
+    show_commitments,
+    show_instances,
+    show_object,
+    show_studies,
+)
 from gateway.outbox import FILE_LOST, Entry, Ledger, State, Statistics, StudyState, export
 
 commands = typer.Typer(
@@ -230,6 +242,20 @@ def discard(
         else:
             OUT.print(f"Discarded: {_instances(discarded)}.")
         raise typer.Exit(0 if discarded else 1)
+
+
+@commands.command()
+def commitments(*, as_json: _Json = False, config: ConfigFile = None) -> None:
+    """List the storage commitments that wait for the outbox and the archive, or for their report to be taken."""
+    settings = configuration(config)
+    found: list[Transaction] = []
+    try:
+        if (settings.spool.folder / Register.FILE).exists():  # to open it would make one
+            with Register(settings.spool.folder) as register:
+                found = [one for one in register.transactions() if one.state is not Phase.ENDED]
+    except GatewayError as error:
+        fail(GatewayError(f"{error}. Is this the user that the gateway runs as?"))
+    show_commitments(found, as_json=as_json)
 
 
 @contextmanager

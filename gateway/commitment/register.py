@@ -60,9 +60,11 @@ class Register:
     Open it after a fork, not before. Raises SpoolFull and SpoolBroken.
     """
 
+    FILE = "commitments.db"
+
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._changed = threading.Condition()
-        self._database = Database(folder / "commitments.db", _SCHEMA, _VERSION, clock)
+        self._database = Database(folder / self.FILE, _SCHEMA, _VERSION, clock)
 
     def close(self) -> None:
         """Close the database; nothing depends on it."""

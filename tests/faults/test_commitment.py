@@ -1,8 +1,10 @@
 """A storage commitment outlives archives, peers and processes, and what nobody could judge is never missing."""
 
+import json
 import threading
 from contextlib import contextmanager
 
+import command_line
 import dcmtk
 import psutil
 import pytest
@@ -349,3 +351,18 @@ def test_a_transaction_for_an_archive_that_is_gone_from_the_configuration_fails(
         with Judge(register, outbox, {}, patience=3600):
             (found,) = register.transactions()
     assert found.verdicts == (0x0110,)
+
+
+def test_the_operator_can_list_the_commitments_that_are_open(start):
+    with start() as gateway:
+        config = ("--config", gateway.folder / "config.yaml")
+        shown = command_line.run("queue", "commitments", *config)
+        assert (shown.returncode, shown.stdout.strip()) == (0, "No storage commitment is open.")
+        request = references(ONE)
+        assert Modality(gateway.port).ask(request) == 0x0000
+        await_true(lambda: lines(gateway, "N-EVENT-REPORT not delivered"))
+        shown = command_line.run("queue", "commitments", "--json", *config)
+        (row,) = map(json.loads, shown.stdout.splitlines())
+        assert (row["transaction"], row["state"]) == (request.TransactionUID, "to be reported")
+        assert (row["calling"], row["instances"], row["failed"]) == ("CT01", 1, 0)
+        assert request.TransactionUID in command_line.run("queue", "commitments", *config).stdout
