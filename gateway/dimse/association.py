@@ -36,7 +36,7 @@ from gateway.errors import GatewayError, PeerError
 _LONGEST_COMMAND = 65_536
 _READ = 1 << 20
 _TICK = 0.5  # seconds
-_UNLIMITED = 131_072  # what we send to a peer that sets no limit
+_LONGEST_SENT = 131_072  # also to a peer that takes more or sets no limit: a whole PDU is in memory
 
 
 class PeerAborted(PeerError):
@@ -131,7 +131,7 @@ class Association:
         self.connection = connection
         self.contexts = contexts
         self.sink_for: Callable[[Message], Sink] = lambda _: Memory(max_identifier)
-        self._max_pdu = peer_max_pdu
+        self._max_pdu = min(peer_max_pdu or _LONGEST_SENT, _LONGEST_SENT)
         self._timeout = network_timeout
         self._incoming: _Incoming | None = None
         self._inbox: deque[Message] = deque()
@@ -326,7 +326,7 @@ class Association:
         encoded = commands.encode(self._typed(command, present=True))
         self.connection.send(data_pdus(context.identifier, encoded, self._max_pdu, command=True))
         # each read fills whole PDUs, so that none but the last is short
-        pdu = ((self._max_pdu or _UNLIMITED) - 6) & ~1
+        pdu = (self._max_pdu - 6) & ~1
         step = max(1, _READ // pdu) * pdu
         left = size
         while True:

@@ -24,6 +24,7 @@ UNRECOGNIZED_PDU, UNEXPECTED_PDU, INVALID_PARAMETER = 1, 2, 6
 _HEADER = struct.Struct(">BxH")
 _FIXED = struct.Struct(">HH16s16s32s")
 _MOST_CONTEXTS = 128
+_SHORTEST_PDU = 8  # bytes of a P-DATA-TF with one fragment of two, the shortest that PS3.8 Annex E allows
 
 
 class PduError(PeerError):
@@ -199,7 +200,7 @@ def _user_information(value: bytes) -> UserInformation:
     try:
         for kind, item in _items(value, 0, len(value)):
             if kind == 0x51:
-                found["max_length"] = struct.unpack(">I", item)[0]
+                found["max_length"] = _max_length(item)
             elif kind == 0x52:
                 found["implementation_class"] = _uid(item)
             elif kind == 0x53:
@@ -215,6 +216,13 @@ def _user_information(value: bytes) -> UserInformation:
     except (struct.error, IndexError) as error:
         raise PduError("a user information item is cut") from error
     return UserInformation(roles=roles, extended=extended, **found)  # type: ignore[arg-type]
+
+
+def _max_length(item: bytes) -> int:
+    (length,) = struct.unpack(">I", item)
+    if 0 < length < _SHORTEST_PDU:
+        raise PduError("the peer's maximum length has no room for a fragment")
+    return int(length)
 
 
 def _prefixed(item: bytes) -> tuple[str, bytes]:

@@ -92,6 +92,14 @@ def test_even_zero_or_repeated_context_identifiers_are_refused(identifiers: tupl
         pdu.decode_request(raw[6:])
 
 
+@pytest.mark.parametrize("length", [1, 6, 7])
+def test_a_maximum_length_that_no_fragment_fits_is_refused(length: int) -> None:
+    contexts = (ProposedContext(1, CT, ("1.2.840.10008.1.2",)),)
+    request = AssociateRequest("A", "B", 1, pdu.APPLICATION_CONTEXT, contexts, UserInformation(length, "1", "V"))
+    with pytest.raises(PduError):
+        pdu.decode_request(pdu.encode_request(request)[6:])
+
+
 @given(st.data())
 def test_a_damaged_request_is_read_or_refused_but_never_breaks(data: st.DataObject) -> None:
     raw = bytearray(pynetdicom_request()[6:])

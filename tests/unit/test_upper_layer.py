@@ -1,3 +1,4 @@
+import io
 import random
 import socket
 import struct
@@ -6,6 +7,7 @@ import time
 
 import pytest
 
+from gateway.dimse.association import Association, Context
 from gateway.dimse.pdu import P_DATA, RELEASE_REQUEST, RELEASE_RQ, PduError
 from gateway.dimse.upper_layer import Connection, ConnectionLost, TimeIsUp, data_pdus, fragments
 
@@ -142,6 +144,27 @@ def test_fragments_are_even_but_the_last_and_fit_the_peer(max_pdu: int, size: in
         offset += 6 + length
     assert found == data
     assert last == [False] * (len(last) - 1) + [True]
+
+
+@pytest.mark.parametrize("limit", [0, 4_294_967_295])
+def test_a_peer_without_a_limit_worth_the_name_gets_no_pdu_as_large_as_the_instance(limit: int) -> None:
+    peer, connection = pair()
+    context = Context(1, "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2")
+    association = Association(connection, {1: context}, peer_max_pdu=limit, network_timeout=5, max_identifier=1_000)
+    size = 3_000_000
+    instance = threading.Thread(
+        target=association.send_stream, args=(context, {"CommandField": 1}, io.BytesIO(bytes(size)), size)
+    )
+    instance.start()
+    reader = Connection(peer, max_pdu=131_072, timeout=5)
+    taken = 0
+    while taken < size:
+        _, body = reader.next_pdu(soon())
+        taken += sum(len(fragment.data) for fragment in fragments(body) if not fragment.command)
+    instance.join()
+    assert taken == size
+    connection.close()
+    reader.close()
 
 
 @pytest.mark.parametrize("body", [b"\0", b"\0\0\0\1\1\2", b"\0\0\1\0\1\2abc"])
