@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from pydicom.uid import UID_dictionary
 from pynetdicom import sop_class
 from pynetdicom.presentation import AllStoragePresentationContexts
 
@@ -47,8 +48,9 @@ EXPLICIT_BE = "1.2.840.10008.1.2.2"
 # Explicit VR first: the acceptor's order wins, and Implicit VR would make senders drop VRs of private elements
 MESSAGE_SYNTAXES = (EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, DEFLATED_LE)
 
-# Services that are DIMSE-C or DIMSE-N but not storage; a context of theirs that we do not offer is refused,
-# while any other UID, private and retired storage classes among them, is taken for a storage class.
+# Services that are DIMSE-C or DIMSE-N but not storage, retired ones and UIDs of other things among them; a context
+# of theirs that we do not offer is refused, while any other UID, private and retired storage classes among them,
+# is taken for a storage class.
 STANDARD_STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 _STANDARD_OTHER = (
     frozenset(
@@ -58,8 +60,12 @@ _STANDARD_OTHER = (
         for uid in group.values()
         if isinstance(uid, str)
     )
-    - STANDARD_STORAGE
-)
+    | frozenset(
+        uid
+        for uid, (name, kind, *_) in UID_dictionary.items()
+        if kind != "SOP Class" or "Storage" not in name or "Storage Commitment" in name
+    )
+) - STANDARD_STORAGE
 _PRIVATE_SHUTDOWN = "1.2.276.0.7230010.3.4.1915765545.18030.917282194.0"  # DCMTK's termscu
 
 # Bytes of SOP Class Extended Negotiation that are answered with 1 (PS3.4 C.5.1.1): relational queries, combined
