@@ -18,11 +18,12 @@ from gateway import metrics, recent
 from gateway.admin import Parts, serving
 from gateway.audit import Keeper, Source, Trail
 from gateway.audit_options import Audit
+from gateway.cache import RecentObjects, emptied
 from gateway.commitment import Judge, Register, Transaction
 from gateway.config import EMBEDDED, Admin, Archive, CalledTitle, Config
+from gateway.connecting import cache, cache_folder, connect, recent_objects
 from gateway.delivery import Breaker, Circuit, Delivery, RetryPolicy, Settings, Uploader, stop_all
 from gateway.dicomweb.client import Client
-from gateway.dicomweb.sign_in import sign_in
 from gateway.dimse import echo
 from gateway.dimse.census import Census
 from gateway.dimse.ports import Ports, open_ports
@@ -38,7 +39,6 @@ from gateway.metrics import Metrics, Recorder
 from gateway.outbox import Entry, Limits, Outbox, State
 from gateway.recent import Recent
 from gateway.rejection import Action, Rejector, Tombstones
-from gateway.translate.profiles import PROFILES
 from gateway.translate.rejection_note import TITLES
 from gateway.translate.stow_outcomes import Verdict
 
@@ -97,7 +97,8 @@ def spool(config: Config) -> Iterator[None]:
             fault = Fault("spool.folder", f"{folder} is in use by another gateway")
             raise ConfigError("spool", (fault,)) from error
         recent.prepare(_recent_file(config))
-        yield
+        with emptied(cache_folder(config)):
+            yield
 
 
 @contextmanager
@@ -161,13 +162,14 @@ def receiving(config: Config, archives: Archives, recorder: Recorder, ports: Por
     """Serve associations on ports that other processes may serve as well."""
     with ExitStack() as stack:
         outbox = stack.enter_context(_outbox(config))
+        kept = recent_objects(config, archives, recorder)
         clients = {
-            name: stack.enter_context(connect(name, archives[name], recorder))
+            name: stack.enter_context(connect(name, archives[name], recorder, changed=kept[name].forget))
             for name in {called.archive for called in config.ae_titles.values()}
         }
         tombstones = _tombstones(stack, config)
         routes = {
-            title: _route(called, archives[called.archive], clients[called.archive], outbox, tombstones)
+            title: _route(called, archives[called.archive], clients[called.archive], outbox, kept, tombstones)
             for title, called in config.ae_titles.items()
         }
         seen = stack.enter_context(Recent(_recent_file(config)))
@@ -180,10 +182,14 @@ def delivering(config: Config, archives: Archives, recorder: Recorder) -> Iterat
     """Deliver what the outbox holds, to every archive that is configured."""
     with ExitStack() as stack:
         outbox = stack.enter_context(_outbox(config))
+        stack.enter_context(cache(config).tended())
+        kept = recent_objects(config, archives, recorder)
         deliveries = []
         for name, archive in archives.items():
             pace = archive.delivery
-            client = stack.enter_context(connect(name, archive, recorder, connections=pace.connections))
+            client = stack.enter_context(
+                connect(name, archive, recorder, connections=pace.connections, changed=kept[name].forget)
+            )
             settings = Settings(
                 workers=pace.connections,
                 duplicates=archive.duplicates,
@@ -207,9 +213,11 @@ def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox
     register = _register(stack, config)
     tombstones = _tombstones(stack, config)
     # Connections of its own: neither does a question wait for a backlog, nor an instance for a thousand questions
+    kept = recent_objects(config, archives, recorder)
+    connections = Judge.CONNECTIONS + Rejector.CONNECTIONS
     clients = {
         name: stack.enter_context(
-            connect(name, archive, recorder, connections=Judge.CONNECTIONS + Rejector.CONNECTIONS)
+            connect(name, archive, recorder, connections=connections, changed=kept[name].forget)
         )
         for name, archive in archives.items()
     }
@@ -264,27 +272,6 @@ def administering(
         yield
 
 
-def connect(
-    name: str, archive: Archive, recorder: Recorder | None = None, *, connections: int | None = None
-) -> Client:
-    """Make a client of an archive; raises ConfigError when a file it needs cannot be read."""
-    return Client(
-        archive.url,
-        name=name,
-        profile=PROFILES[archive.profile],
-        auth=sign_in(name, archive),
-        headers={key: value.get_secret_value() for key, value in archive.headers.items()},
-        ca=archive.ca,
-        certificate=archive.certificate,
-        key=archive.key,
-        connections=connections or archive.connections,
-        connect_timeout=archive.connect_timeout,
-        read_timeout=archive.read_timeout,
-        proxy=archive.proxy,
-        observe=partial(_note_request, recorder, name),
-    )
-
-
 def outbox_folder(config: Config) -> Path:
     """Say where the outbox lies."""
     return config.spool.folder / "outbox"
@@ -308,13 +295,6 @@ def _trail(stack: ExitStack, config: Config) -> Trail | None:
     return stack.enter_context(Trail(audit_folder(config), audit_source(config)))
 
 
-def _note_request(recorder: Recorder | None, archive: str, operation: str, outcome: str, seconds: float) -> None:
-    if recorder is None:
-        return  # a command asks, not the gateway
-    recorder.add(metrics.REQUESTS, archive, operation, outcome)
-    recorder.observe(metrics.REQUEST_SECONDS, archive, operation, seconds=seconds)
-
-
 def _note_delivery(recorder: Recorder, entry: Entry, verdict: Verdict) -> None:
     recorder.add(metrics.INSTANCES_SENT, entry.archive, str(verdict.disposition))
 
@@ -324,7 +304,12 @@ def _note_circuit(recorder: Recorder, archive: str, circuit: Circuit) -> None:
 
 
 def _route(
-    called: CalledTitle, archive: Archive, client: Client, outbox: Outbox, tombstones: Tombstones | None
+    called: CalledTitle,
+    archive: Archive,
+    client: Client,
+    outbox: Outbox,
+    kept: Mapping[str, RecentObjects],
+    tombstones: Tombstones | None,
 ) -> Route:
     actions = _actions(called)
     return Route(
@@ -334,6 +319,7 @@ def _route(
         acknowledge=called.acknowledge,
         duplicates=archive.duplicates,
         max_scanned=archive.max_scanned,
+        recent=kept[called.archive],
         rejecting=Rejecting(client, tombstones, actions) if tombstones is not None and actions else None,
     )
 
@@ -347,7 +333,7 @@ def _actions(called: CalledTitle) -> Mapping[str, Action]:
 def _outbox(config: Config) -> Outbox:
     limits = Limits(high_water=config.spool.high_water, quota=config.spool.quota, peer_quota=config.spool.peer_quota)
     try:
-        return Outbox(outbox_folder(config), limits)
+        return Outbox(outbox_folder(config), limits, make_room=cache(config).give_way)
     except ConfigError:
         raise
     except GatewayError as error:

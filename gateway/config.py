@@ -22,6 +22,7 @@ from gateway.audit_options import Audit
 from gateway.callers import certificate, network
 from gateway.credentials import Auth, NoAuth
 from gateway.errors import ConfigError, Fault
+from gateway.retrieve_options import Retrieve
 
 EMBEDDED = "embedded"
 """The name of the archive that is used when the configuration names none."""
@@ -274,6 +275,7 @@ class Config(_Model):
     peers: dict[AeTitle, Peer] = {}
     unknown_peers: Literal["reject", "accept"] = "reject"
     spool: Spool = Spool()
+    retrieve: Retrieve = Retrieve()
     commitment: Commitment = Commitment()
     embedded: Embedded = Embedded()
     admin: Admin | None = Admin()

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.app import connect, embedded, open_embedded_port
+from gateway.app import embedded, open_embedded_port
 from gateway.config import Archive, Config, Peer
+from gateway.connecting import connect
 from gateway.dicomweb.client import Client
 from gateway.dimse.find import answer_terms
 from gateway.dimse.scan import Page, Row, Scan

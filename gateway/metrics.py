@@ -79,6 +79,13 @@ INSTANCES_SENT = Series(
     "Instances sent to an archive, again and again if need be, by what came of it.",
     ("archive", "outcome"),
 )
+RETRIEVED = Series(
+    "dicom_gateway_cache_instances",
+    "counter",
+    "Instances for a C-MOVE or C-GET: hit from the cache, miss from the archive while the cache is in use.",
+    ("archive", "outcome"),
+)
+RETRIEVED_BYTES = Series("dicom_gateway_cache_bytes", "counter", "Bytes of these.", ("archive", "outcome"))
 CIRCUIT_OPEN = Series(
     "dicom_gateway_archive_circuit_open", "gauge", "1 while delivery leaves an archive alone.", ("archive",)
 )
@@ -101,6 +108,8 @@ _SERIES: Mapping[str, Series] = {
         REQUESTS,
         REQUEST_SECONDS,
         INSTANCES_SENT,
+        RETRIEVED,
+        RETRIEVED_BYTES,
         CIRCUIT_OPEN,
         PROCESS_UP,
         PROCESS_STARTS,

@@ -3,8 +3,8 @@
 import copy
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -35,6 +35,9 @@ _MOST_REPEATS = 50  # pages in a row without a new entry
 _UNIQUE = ("0020000D", "0020000E", "00080018")
 _AS_IT_IS = {"Accept-Encoding": "identity"}  # to compress pixels takes Orthanc 15 times as long as to send them
 
+Changed = Callable[[str, str, str], None]
+"""Is told after a STOW or DELETE what the archive may have changed, by its UIDs; "" stands for all below."""
+
 
 class Client:
     """Ask one archive; safe to use from several threads. Times in seconds.
@@ -62,8 +65,10 @@ class Client:
         read_timeout: float = 30,
         proxy: str | None = None,
         observe: Observe = lambda _operation, _outcome, _seconds: None,
+        changed: Changed = lambda _study, _series, _instance: None,
     ) -> None:
         self.name = name
+        self._changed = changed
         self.profile = PROFILES[profile] if isinstance(profile, str) else profile
         files = (Path(file) if file is not None else None for file in (ca, certificate, key))
         self._transport = Transport(
@@ -153,7 +158,8 @@ class Client:
             "Content-Type": body.content_type,
             "Content-Length": str(body.size),
         }
-        with closing(self._transport.send("POST", path, headers, body)) as response:
+        changing = self._changing(*((one.study, one.series, one.sop_instance) for one in uploads))
+        with changing, closing(self._transport.send("POST", path, headers, body)) as response:
             status = response.status_code
             if status not in _ANSWERS:
                 raise fault(self.name, status, response.headers.get("Retry-After", ""))
@@ -271,9 +277,19 @@ class Client:
 
     def delete(self, study: str, series: str = "", instance: str = "") -> None:
         """Delete a study, series or instance; raises NotFound when it is not there."""
-        with closing(self._transport.send("DELETE", self._path(study, series, instance), {})) as response:
+        path = self._path(study, series, instance)
+        with self._changing((study, series, instance)), closing(self._transport.send("DELETE", path, {})) as response:
             check(self.name, response)
             self._transport.read(response)
+
+    @contextmanager
+    def _changing(self, *changed: tuple[str, str, str]) -> Iterator[None]:
+        """Tell of the changes at the end, however that comes: a request without an answer may have changed them."""
+        try:
+            yield
+        finally:
+            for uids in changed:
+                self._changed(*uids)
 
     def _listed(self, study: str, series: str) -> Iterator[str]:
         """Give the SOP Instance UIDs of a series."""

@@ -12,13 +12,22 @@ _LONG = 3  # instances of a series from which one request for all of it is the f
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Name an instance to retrieve; `waiting` is its file in the outbox, if the archive may not have it yet."""
+    """Name an instance to retrieve.
+
+    `waiting` is its file in the outbox, if the archive may not have it yet; `recent` says that it was fetched lately.
+    """
 
     study: str
     series: str
     sop_class: str
     sop_instance: str
     waiting: Path | None = None
+    recent: bool = False
+
+    @property
+    def uids(self) -> tuple[str, str, str]:
+        """Give the UIDs of its study, its series and itself."""
+        return self.study, self.series, self.sop_instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +142,7 @@ class Expansion:
             return False
         first = list(itertools.islice(self._waiting, _LONG))
         return len(first) == _LONG and all(
-            Series(one.study, one.series) == series and one.waiting is None for one in first
+            Series(one.study, one.series) == series and one.waiting is None and not one.recent for one in first
         )
 
     def claim(self, sop_instance: str) -> Target | None:

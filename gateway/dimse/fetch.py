@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from gateway.cache import RecentObjects
 from gateway.dicomweb.client import Client
 from gateway.dimse.expansion import Expansion, Series, Target
-from gateway.dimse.scratch import Content, Scratch
+from gateway.dimse.scratch import Content, InFile, Scratch
 from gateway.dimse.shares import ArchiveShares
 from gateway.dimse.waiting import take_waiting
 from gateway.errors import (
@@ -66,10 +67,19 @@ class Fetch:
 
     A few are fetched ahead, at most half a gigabyte of them. A series' request that is refused, breaks off, lacks
     instances or stands still for too long is made up for instance by instance. Raises what ended the expansion.
+    What comes whole is kept among the `recent` objects, and what is there is not fetched.
     """
 
-    def __init__(self, archive: Client, expansion: Expansion, scratch: Scratch, shares: ArchiveShares) -> None:
+    def __init__(
+        self,
+        archive: Client,
+        expansion: Expansion,
+        scratch: Scratch,
+        shares: ArchiveShares,
+        recent: RecentObjects,
+    ) -> None:
         self._archive = archive
+        self._recent = recent
         self._expansion = expansion
         self._scratch = scratch
         self._shares = shares
@@ -122,33 +132,43 @@ class Fetch:
                 self._changed.notify_all()
 
     def _instance(self, target: Target) -> Fetched:
-        """Take one instance from the outbox or fetch it, unless the archive has not answered a row of requests."""
+        """Take one instance that is here or fetch it, unless the archive has not answered a row of requests."""
         try:
-            content = take_waiting(target, self._scratch)
+            content = take_waiting(target, self._scratch) or self._take_recent(target)
             if content is not None:
-                return Fetched(target, content, _meta("outbox", content))
+                return Fetched(target, content, _meta("spool", content))
         except GatewayError as error:
             return Fetched(target, error=error)
         if self._unanswered >= _GIVE_UP:
             return Fetched(target, error=ArchiveUnreachable(self._archive.name, "did not answer a row of requests"))
         with self._shares.requests.turn(lambda: self._left):
+            mark = self._recent.mark()
             fetched = fetch_instance(self._archive, target, self._scratch)
+        self._keep(fetched, mark)
         silent = isinstance(fetched.error, ArchiveUnreachable | ArchiveBusy | SignInRefused)
         self._unanswered = self._unanswered + 1 if silent else 0
         return fetched
 
+    def _take_recent(self, target: Target) -> Content | None:
+        path = self._scratch.name()
+        size = self._recent.take(target.uids, path)
+        return InFile(path, size) if size is not None else None
+
+    def _keep(self, fetched: Fetched, mark: bytes) -> None:
+        if fetched.content is not None:
+            self._recent.keep(fetched.target.uids, fetched.size, fetched.content.put, mark)
+
     def _series(self, series: Series) -> None:
         late: Fetched | None = None
         try:
-            with (
-                self._shares.requests.turn(lambda: self._left),
-                self._archive.retrieve(series.study, series.series) as instances,
-            ):
-                for instance in instances:
-                    fetched = self._part(instance.chunks)
-                    if fetched is not None and not self._put(fetched, _PATIENCE):
-                        late = fetched
-                        break
+            with self._shares.requests.turn(lambda: self._left):
+                mark = self._recent.mark()
+                with self._archive.retrieve(series.study, series.series) as instances:
+                    for instance in instances:
+                        fetched = self._part(instance.chunks, mark)
+                        if fetched is not None and not self._put(fetched, _PATIENCE):
+                            late = fetched
+                            break
         except Cancelled:
             raise
         except GatewayError as error:
@@ -156,7 +176,7 @@ class Fetch:
         if late is not None:
             self._put(late)
 
-    def _part(self, chunks: Iterable[bytes]) -> Fetched | None:
+    def _part(self, chunks: Iterable[bytes], mark: bytes) -> Fetched | None:
         """Take a part of a series; none when it is not an instance that is waited for."""
         content = self._scratch.take(chunks)
         try:
@@ -168,7 +188,9 @@ class Fetch:
         if target is None:
             content.discard()
             return None
-        return Fetched(target, content, meta)
+        fetched = Fetched(target, content, meta)
+        self._keep(fetched, mark)
+        return fetched
 
     def _put(self, fetched: Fetched, patience: float | None = None) -> bool:
         """Hand an instance over as soon as there is room; give False when there was none in `patience` seconds."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 from pydicom.dataset import Dataset
 
+from gateway.cache import RecentObjects
 from gateway.dimse import commands
 from gateway.dimse.ahead import Ahead
 from gateway.dimse.association import Message
@@ -156,7 +157,7 @@ def _named(session: Session, search: Search) -> Iterator[list[Target]]:
     """Yield the instances that are named; one that cannot be asked for must not be missing in silence."""
     yield [waiting(entry) for entry in session.backlog(search).instances()]
     for page in _instances(session, search):
-        targets = [_target(row) for row in page]
+        targets = [_target(row, session.route.recent) for row in page]
         if not all(target.study and target.series and target.sop_instance for target in targets):
             raise AnswerUnreadable(session.archive.name, "an instance without its UIDs")
         yield targets
@@ -176,17 +177,15 @@ def _instances(session: Session, search: Search) -> Iterator[list[Row]]:
             yield from session.archive.search(request.resource, request.parameters)
 
 
-def _target(row: Row) -> Target:
-    return Target(
-        study=text_of(row, 0x0020000D),
-        series=text_of(row, 0x0020000E),
-        sop_class=text_of(row, 0x00080016),
-        sop_instance=text_of(row, 0x00080018),
-    )
+def _target(row: Row, recent: RecentObjects) -> Target:
+    uids = text_of(row, 0x0020000D), text_of(row, 0x0020000E), text_of(row, 0x00080018)
+    study, series, sop_instance = uids
+    return Target(study, series, text_of(row, 0x00080016), sop_instance, recent=recent.has(uids))
 
 
 def _fetch(session: Session, expansion: Expansion) -> Fetch:
-    return Fetch(session.archive, expansion, session.scratch(), session.shares.archive(session.route.name))
+    route = session.route
+    return Fetch(session.archive, expansion, session.scratch(), session.shares.archive(route.name), route.recent)
 
 
 def _move(session: Session, message: Message, expansion: Expansion, progress: Progress, derive: Derive) -> Status:

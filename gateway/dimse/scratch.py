@@ -23,6 +23,9 @@ class Content(Protocol):
     def open(self) -> BinaryIO:
         """Open it for reading."""
 
+    def put(self, path: Path) -> None:
+        """Make another file of it; raises OSError."""
+
     def discard(self) -> None:
         """Let go of it; a second call does nothing."""
 
@@ -40,6 +43,10 @@ class InFile:
         """Open the file."""
         return self._path.open("rb")
 
+    def put(self, path: Path) -> None:
+        """Give the file another name; raises OSError."""
+        path.hardlink_to(self._path)
+
     def discard(self) -> None:
         """Remove the file; a second call does nothing."""
         self._path.unlink(missing_ok=True)
@@ -56,6 +63,11 @@ class InMemory:
     def open(self) -> BinaryIO:
         """Give a stream of the bytes."""
         return io.BytesIO(self.data or b"")
+
+    def put(self, path: Path) -> None:
+        """Write the bytes to a file; raises OSError."""
+        with path.open("xb", buffering=0) as file:
+            file.write(self.data or b"")
 
     def discard(self) -> None:
         """Free the memory; a second call does nothing."""

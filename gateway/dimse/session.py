@@ -8,6 +8,7 @@ from typing import Literal
 
 import structlog
 
+from gateway.cache import RecentObjects
 from gateway.config import Config, Peer
 from gateway.delivery import Uploader
 from gateway.dicomweb.client import Client
@@ -35,6 +36,7 @@ class Route:
     acknowledge: Literal["archived", "spooled"]
     duplicates: Duplicates
     max_scanned: int
+    recent: RecentObjects
     rejecting: Rejecting | None = None
     """What rejection notes do here; None where they do nothing."""
 

@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gateway.app import connect, uses_embedded
+from gateway.app import uses_embedded
 from gateway.config import EMBEDDED, Config
+from gateway.connecting import connect
 from gateway.console import OUT, ConfigFile, configuration
 from gateway.doctor import archives, machine, peers
 from gateway.doctor.finding import Finding, Mark, fault, note

@@ -23,11 +23,21 @@ class Outbox(Ledger):
     """Hold what was acknowledged until the archive has it; share the folder with other processes.
 
     All methods may be called from any thread; open it after a fork, not before. Nothing needs to be closed for the
-    sake of the data. Raises ConfigError when the folder is not an outbox's, SpoolFull, SpoolBroken.
+    sake of the data. `make_room` gives back what is on the disk for convenience only and says whether there was any;
+    it is called before an instance is refused. Raises ConfigError when the folder is not an outbox's, SpoolFull,
+    SpoolBroken.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: Limits | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._limits = limits or Limits()
+        self._make_room = make_room
         self._receiving: set[Incoming] = set()
         self._receiving_lock = threading.Lock()
         super().__init__(folder, clock=clock)
@@ -83,9 +93,7 @@ class Outbox(Ledger):
         with self._receiving_lock:
             receiving = list(self._receiving)
         still = sum(max(0, incoming.expected - incoming.size) for incoming in receiving)
-        disk = self._guard(lambda: os.fstatvfs(self._descriptor))
-        keep_free = max((1 - limits.high_water) * disk.f_blocks * disk.f_frsize, 2 * reserve.LENGTH)
-        if disk.f_bavail * disk.f_frsize - still - expected < keep_free:
+        if not self._disk_has(still + expected) and not (self._make_room() and self._disk_has(still + expected)):
             raise SpoolFull(f"the disk is above the high-water mark ({limits.high_water:.0%})")
         if limits.quota is None and limits.peer_quota is None:
             return
@@ -183,6 +191,11 @@ class Outbox(Ledger):
         """Give our leases up as if they had never been claimed."""
         self._run(lambda connection: queue.give_back(connection, ids, self._owner))
         self.wake()
+
+    def _disk_has(self, room: int) -> bool:
+        disk = self._guard(lambda: os.fstatvfs(self._descriptor))
+        keep_free = max((1 - self._limits.high_water) * disk.f_blocks * disk.f_frsize, 2 * reserve.LENGTH)
+        return disk.f_bavail * disk.f_frsize - room >= keep_free
 
     def _forget(self, incoming: Incoming) -> None:
         with self._receiving_lock:

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
-from gateway.app import connect
 from gateway.config import EMBEDDED, Archive, Config
+from gateway.connecting import connect
 from gateway.console import ConfigFile, configuration
 from gateway.dicomweb import Client
 from gateway.errors import ConfigError, Fault

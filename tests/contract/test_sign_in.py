@@ -18,7 +18,7 @@ from scripted_server import Answer, scripted
 from token_server import CLIENT, SECRET, Keeper, keeping
 
 from gateway import errors
-from gateway.app import connect
+from gateway.connecting import connect
 from gateway.config import Archive
 from gateway.dicomweb import Client
 from gateway.dicomweb.stow import Held

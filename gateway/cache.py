@@ -1,0 +1,285 @@
+"""Keep what was fetched from an archive for a while, so that it is not fetched again for the next destination.
+
+All processes of a gateway share one folder. The name of a file says which instance it is, its mtime when it was
+fetched; files are renamed into place, and who takes one gets a link of its own, so that no eviction breaks a sending.
+The bytes are the archive's and can be fetched again: nothing is synced, and the folder begins empty.
+
+The file `state` holds the bytes in the folder and a table of marks. Who changes an instance in the archive changes
+its mark, and whoever began to fetch it before sees by that that his bytes may be the former ones.
+"""
+
+import fcntl
+import itertools
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger("gateway.cache")
+
+Observe = Callable[[str, int], None]
+"""Is told `hit` or `miss`, and the bytes of the instance."""
+
+Uids = tuple[str, str, str]
+"""Study, Series and SOP Instance UID."""
+
+_STATE = "state"
+_TOTAL = struct.Struct("=Q")
+_MARKS, _MARK = 8192, 4  # how many, bytes of each; who shares one with another is fetched again at worst
+_LENGTH = _TOTAL.size + _MARKS * _MARK
+_LEAST = 1 << 16  # bytes that a file counts at least, which bounds their number
+_TICK, _SWEEP = 1.0, 60.0  # seconds between two looks at the disk, and at what is too old
+_DISTANCE = 64 << 20  # bytes that stay free below the high-water mark, or a sixteenth of a small disk
+
+
+@contextmanager
+def emptied(folder: Path) -> Iterator[None]:
+    """Empty the folder of what a former gateway left, and at the end; where there is no room, it is not used."""
+    try:
+        _empty(folder)
+        folder.mkdir(mode=0o700)
+        with (folder / _STATE).open("xb") as state:
+            os.posix_fallocate(state.fileno(), 0, _LENGTH)
+    except OSError as error:
+        log.warning("retrieved instances are not kept", folder=str(folder), reason=error.strerror)
+        with suppress(OSError):
+            (folder / _STATE).unlink()
+    try:
+        yield
+    finally:
+        try:
+            _empty(folder)
+        except OSError as error:
+            log.warning("retrieved instances are left", folder=str(folder), reason=error.strerror)
+
+
+def _empty(folder: Path) -> None:
+    with suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+class Cache:
+    """Bound the folder by `size` in bytes, by age in `seconds` and by the disk; safe from any thread.
+
+    Above `high_water` (share of the disk used) nothing is kept and all is given up: to receive comes first.
+    """
+
+    def __init__(self, folder: Path, size: int, seconds: float, *, high_water: float = 1.0) -> None:
+        self.folder = folder
+        self.size = size if (folder / _STATE).exists() else 0
+        self._seconds = seconds
+        self._high_water = high_water
+        self._numbers = itertools.count()
+
+    def new(self) -> Path:
+        """Name a file that is to be filled and renamed; what is left of it is removed like all others."""
+        return self.folder / f"new-{os.getpid()}-{next(self._numbers)}"
+
+    def is_fresh(self, fetched: float) -> bool:
+        """Say whether what was fetched then (s since 1970) may be used."""
+        return 0 <= time.time() - fetched < self._seconds
+
+    def admits(self, size: int) -> bool:
+        """Make room for a file of so many bytes, and say whether there is; raises OSError."""
+        size = max(size, _LEAST)
+        if size > self.size // 2:
+            return False
+        spare, distance = self._spare()
+        if spare - size < distance:
+            return False
+        with self._locked() as state:
+            total = _TOTAL.unpack(os.pread(state, _TOTAL.size, 0))[0]
+            if total + size > self.size:
+                total = self._sweep(self.size - self.size // 8 - size)
+            os.pwrite(state, _TOTAL.pack(total + size), 0)
+        return True
+
+    def give_way(self) -> bool:
+        """Remove all at once; say whether there was anything. What is being sent is sent."""
+        try:
+            with self._locked() as state:
+                had = _TOTAL.unpack(os.pread(state, _TOTAL.size, 0))[0]
+                if had:
+                    os.pwrite(state, _TOTAL.pack(self._sweep(0)), 0)
+                return bool(had)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.error("retrieved instances cannot be removed", reason=error.strerror)
+            return False
+
+    @contextmanager
+    def tended(self) -> Iterator[None]:
+        """Remove meanwhile what is too old, and all when the disk gets full; one process of a gateway does."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._tend, args=(over,), name="cache", daemon=True)
+        if (self.folder / _STATE).exists():
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if thread.ident is not None:
+                thread.join()
+
+    def marks(self, slot: int | None = None) -> bytes:
+        """Give one mark, or all; raises OSError."""
+        first, count = (0, _MARKS) if slot is None else (slot, 1)
+        with self._opened() as state:
+            return os.pread(state, count * _MARK, _TOTAL.size + first * _MARK)
+
+    def change_marks(self, slot: int | None = None) -> None:
+        """Change one mark, or all; raises OSError."""
+        first, count = (0, _MARKS) if slot is None else (slot, 1)
+        with self._opened() as state:
+            os.pwrite(state, os.urandom(count * _MARK), _TOTAL.size + first * _MARK)
+
+    def _tend(self, over: threading.Event) -> None:
+        every = min(_SWEEP, self._seconds / 8)
+        swept = 0.0
+        while not over.wait(min(_TICK, every)):
+            try:
+                spare, distance = self._spare()
+                crowded = spare < distance // 2
+                if not crowded and time.monotonic() - swept < every:
+                    continue
+                with self._locked() as state:
+                    os.pwrite(state, _TOTAL.pack(self._sweep(0 if crowded else self.size)), 0)
+                swept = time.monotonic()
+            except OSError as error:
+                log.error("retrieved instances cannot be looked through", reason=error.strerror)
+
+    def _spare(self) -> tuple[int, int]:
+        """Give the bytes up to the high-water mark, and how many of them are not for us."""
+        disk = os.statvfs(self.folder)
+        length = disk.f_blocks * disk.f_frsize
+        spare = disk.f_bavail * disk.f_frsize - int((1 - self._high_water) * length)
+        return spare, min(_DISTANCE, length // 16)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        descriptor = os.open(self.folder / _STATE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        with self._opened() as state:  # its closing ends the lock
+            fcntl.flock(state, fcntl.LOCK_EX)
+            yield state
+
+    def _sweep(self, most: int) -> int:
+        """Remove what is too old, then the oldest beyond `most` bytes; give the bytes left. For who has the lock."""
+        found: list[tuple[float, int, str]] = []
+        with os.scandir(self.folder) as items:
+            for item in items:
+                with suppress(FileNotFoundError):  # forgotten meanwhile
+                    if item.name != _STATE:
+                        status = item.stat()
+                        found.append((status.st_mtime, max(status.st_size, _LEAST), item.name))
+        left = 0
+        for fetched, size, name in sorted(found, reverse=True):
+            if left + size <= most and self.is_fresh(fetched):
+                left += size
+            else:
+                (self.folder / name).unlink(missing_ok=True)
+        return left
+
+
+class RecentObjects:
+    """Keep the instances of one archive in a cache; safe from any thread, no method raises.
+
+    An instance is named by the UIDs of its study, its series and itself.
+    """
+
+    def __init__(self, cache: Cache, archive: str, observe: Observe = lambda _outcome, _size: None) -> None:
+        self._cache = cache
+        self._archive = archive
+        self._observe = observe
+
+    def has(self, uids: Uids) -> bool:
+        """Say whether an instance is here, now."""
+        if not self._cache.size:
+            return False
+        try:
+            return self._cache.is_fresh(self._path(*uids).stat().st_mtime)
+        except OSError:
+            return False
+
+    def take(self, uids: Uids, path: Path) -> int | None:
+        """Give an instance another name, `path`, and say its bytes; None when it is not here or too old."""
+        if not self._cache.size:
+            return None
+        try:
+            path.hardlink_to(self._path(*uids))
+            status = path.stat()
+            if self._cache.is_fresh(status.st_mtime):
+                self._observe("hit", status.st_size)
+                return status.st_size
+            path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("a retrieved instance is fetched again", instance=uids[2], reason=error.strerror)
+        return None
+
+    def mark(self) -> bytes:
+        """Give what `keep` needs from the time before the request."""
+        try:
+            return self._cache.marks() if self._cache.size else b""
+        except OSError as error:
+            log.warning("retrieved instances are not kept", reason=error.strerror)
+            return b""
+
+    def keep(self, uids: Uids, size: int, put: Callable[[Path], None], mark: bytes) -> None:
+        """Let `put` make the file of an instance that was fetched, unless it may have been changed since `mark`."""
+        if not self._cache.size:
+            return
+        self._observe("miss", size)
+        new, place = self._cache.new(), self._path(*uids)
+        slot = _slot(place)
+        try:
+            if not mark or not self._cache.admits(size):
+                return
+            try:
+                put(new)
+                new.rename(place)
+            finally:
+                new.unlink(missing_ok=True)
+            if self._cache.marks(slot) != mark[slot * _MARK :][:_MARK]:
+                place.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("a retrieved instance is not kept", instance=uids[2], reason=error.strerror)
+
+    def forget(self, study: str, series: str = "", sop_instance: str = "") -> None:
+        """Take note that an instance, a whole series or a whole study may have been changed in the archive."""
+        place = self._path(*filter(None, (study, series, sop_instance)))
+        try:
+            try:
+                self._cache.change_marks(_slot(place) if sop_instance else None)
+            finally:
+                for path in (place,) if sop_instance else self._cache.folder.glob(f"{place.name}*"):
+                    path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass  # nothing is kept
+        except OSError as error:
+            log.error("a changed instance may be sent as it was", study=study, reason=error.strerror)
+
+    def _path(self, *uids: str) -> Path:
+        """Name an instance's file by a digest for each of its UIDs; with fewer, the beginning of the name."""
+        keys = ("\0".join((self._archive, *uids[:depth])).encode() for depth in range(1, len(uids) + 1))
+        return self._cache.folder / "".join(blake2b(key, digest_size=8).hexdigest() for key in keys)
+
+
+def _slot(place: Path) -> int:
+    return int(place.name[-8:], 16) % _MARKS
