@@ -5,7 +5,7 @@ fetched; files are renamed into place, and who takes one gets a link of its own,
 The bytes are the archive's and can be fetched again: nothing is synced, and the folder begins empty.
 
 The file `state` holds the bytes in the folder and a table of marks. Who changes an instance in the archive changes
-its mark, and whoever began to fetch it before sees by that that his bytes may be the former ones.
+its mark: what somebody began to fetch before that, and may be the former bytes, is not kept then.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ Observe = Callable[[str, int], None]
 Uids = tuple[str, str, str]
 """Study, Series and SOP Instance UID."""
 
-_STATE = "state"
+_STATE, _NEW = "state", "new-"
 _TOTAL = struct.Struct("=Q")
 _MARKS, _MARK = 8192, 4  # how many, bytes of each; who shares one with another is fetched again at worst
 _LENGTH = _TOTAL.size + _MARKS * _MARK
@@ -81,26 +81,18 @@ class Cache:
 
     def new(self) -> Path:
         """Name a file that is to be filled and renamed; what is left of it is removed like all others."""
-        return self.folder / f"new-{os.getpid()}-{next(self._numbers)}"
+        return self.folder / f"{_NEW}{os.getpid()}-{next(self._numbers)}"
 
     def is_fresh(self, fetched: float) -> bool:
         """Say whether what was fetched then (s since 1970) may be used."""
         return 0 <= time.time() - fetched < self._seconds
 
     def admits(self, size: int) -> bool:
-        """Make room for a file of so many bytes, and say whether there is; raises OSError."""
-        size = max(size, _LEAST)
-        if size > self.size // 2:
+        """Say whether there may be room for a file of so many bytes; raises OSError."""
+        if max(size, _LEAST) > self.size // 2:
             return False
         spare, distance = self._spare()
-        if spare - size < distance:
-            return False
-        with self._locked() as state:
-            total = _TOTAL.unpack(os.pread(state, _TOTAL.size, 0))[0]
-            if total + size > self.size:
-                total = self._sweep(self.size - self.size // 8 - size)
-            os.pwrite(state, _TOTAL.pack(total + size), 0)
-        return True
+        return spare - size >= distance
 
     def give_way(self) -> bool:
         """Remove all at once; say whether there was anything. What is being sent is sent."""
@@ -130,17 +122,35 @@ class Cache:
             if thread.ident is not None:
                 thread.join()
 
-    def marks(self, slot: int | None = None) -> bytes:
-        """Give one mark, or all; raises OSError."""
-        first, count = (0, _MARKS) if slot is None else (slot, 1)
+    def marks(self) -> bytes:
+        """Give the marks of all instances; raises OSError."""
         with self._opened() as state:
-            return os.pread(state, count * _MARK, _TOTAL.size + first * _MARK)
+            return os.pread(state, _MARKS * _MARK, _TOTAL.size)
 
-    def change_marks(self, slot: int | None = None) -> None:
-        """Change one mark, or all; raises OSError."""
-        first, count = (0, _MARKS) if slot is None else (slot, 1)
-        with self._opened() as state:
-            os.pwrite(state, os.urandom(count * _MARK), _TOTAL.size + first * _MARK)
+    def place(self, new: Path, name: str, marks: bytes) -> None:
+        """Make room for a new file and give it its name; unless that instance's mark is another now than in `marks`.
+
+        Raises OSError.
+        """
+        at, size = _slot(name) * _MARK, max(new.stat().st_size, _LEAST)
+        with self._locked() as state:
+            if os.pread(state, _MARK, _TOTAL.size + at) != marks[at : at + _MARK]:
+                return
+            total = _TOTAL.unpack(os.pread(state, _TOTAL.size, 0))[0]
+            if total + size > self.size:
+                total = self._sweep(self.size - self.size // 8 - size)
+            os.pwrite(state, _TOTAL.pack(total + size), 0)
+            new.rename(self.folder / name)
+
+    def withdraw(self, name: str, *, whole: bool) -> None:
+        """Change the mark of an instance and remove it, or all whose names begin so; raises OSError."""
+        at, count = (_slot(name) * _MARK, 1) if whole else (0, _MARKS)
+        with self._locked() as state:
+            try:
+                os.pwrite(state, os.urandom(count * _MARK), _TOTAL.size + at)
+            finally:
+                for path in (self.folder / name,) if whole else self.folder.glob(f"{name}*"):
+                    path.unlink(missing_ok=True)
 
     def _tend(self, over: threading.Event) -> None:
         every = min(_SWEEP, self._seconds / 8)
@@ -179,18 +189,23 @@ class Cache:
             yield state
 
     def _sweep(self, most: int) -> int:
-        """Remove what is too old, then the oldest beyond `most` bytes; give the bytes left. For who has the lock."""
+        """Remove what is too old, then the oldest beyond `most` bytes; give the bytes left. For who has the lock.
+
+        Files that have no name yet do not count; whoever fills them counts them when he places them.
+        """
         found: list[tuple[float, int, str]] = []
         with os.scandir(self.folder) as items:
             for item in items:
-                with suppress(FileNotFoundError):  # forgotten meanwhile
-                    if item.name != _STATE:
-                        status = item.stat()
-                        found.append((status.st_mtime, max(status.st_size, _LEAST), item.name))
+                if item.name == _STATE:
+                    continue
+                with suppress(FileNotFoundError):  # placed or given up meanwhile
+                    status = item.stat()
+                    found.append((status.st_mtime, max(status.st_size, _LEAST), item.name))
         left = 0
         for fetched, size, name in sorted(found, reverse=True):
-            if left + size <= most and self.is_fresh(fetched):
-                left += size
+            counts = 0 if name.startswith(_NEW) else size
+            if left + counts <= most and self.is_fresh(fetched):
+                left += counts
             else:
                 (self.folder / name).unlink(missing_ok=True)
         return left
@@ -212,7 +227,7 @@ class RecentObjects:
         if not self._cache.size:
             return False
         try:
-            return self._cache.is_fresh(self._path(*uids).stat().st_mtime)
+            return self._cache.is_fresh(self._path(uids).stat().st_mtime)
         except OSError:
             return False
 
@@ -221,7 +236,7 @@ class RecentObjects:
         if not self._cache.size:
             return None
         try:
-            path.hardlink_to(self._path(*uids))
+            path.hardlink_to(self._path(uids))
             status = path.stat()
             if self._cache.is_fresh(status.st_mtime):
                 self._observe("hit", status.st_size)
@@ -246,40 +261,37 @@ class RecentObjects:
         if not self._cache.size:
             return
         self._observe("miss", size)
-        new, place = self._cache.new(), self._path(*uids)
-        slot = _slot(place)
         try:
             if not mark or not self._cache.admits(size):
                 return
+            new = self._cache.new()
             try:
                 put(new)
-                new.rename(place)
+                self._cache.place(new, self._name(*uids), mark)
             finally:
                 new.unlink(missing_ok=True)
-            if self._cache.marks(slot) != mark[slot * _MARK :][:_MARK]:
-                place.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass  # the folder was removed
         except OSError as error:
             log.warning("a retrieved instance is not kept", instance=uids[2], reason=error.strerror)
 
     def forget(self, study: str, series: str = "", sop_instance: str = "") -> None:
         """Take note that an instance, a whole series or a whole study may have been changed in the archive."""
-        place = self._path(*filter(None, (study, series, sop_instance)))
         try:
-            try:
-                self._cache.change_marks(_slot(place) if sop_instance else None)
-            finally:
-                for path in (place,) if sop_instance else self._cache.folder.glob(f"{place.name}*"):
-                    path.unlink(missing_ok=True)
+            self._cache.withdraw(self._name(*filter(None, (study, series, sop_instance))), whole=bool(sop_instance))
         except FileNotFoundError:
             pass  # nothing is kept
         except OSError as error:
             log.error("a changed instance may be sent as it was", study=study, reason=error.strerror)
 
-    def _path(self, *uids: str) -> Path:
-        """Name an instance's file by a digest for each of its UIDs; with fewer, the beginning of the name."""
+    def _path(self, uids: Uids) -> Path:
+        return self._cache.folder / self._name(*uids)
+
+    def _name(self, *uids: str) -> str:
+        """Name an instance's file by a digest for each of its UIDs; with fewer, give the beginning of the name."""
         keys = ("\0".join((self._archive, *uids[:depth])).encode() for depth in range(1, len(uids) + 1))
-        return self._cache.folder / "".join(blake2b(key, digest_size=8).hexdigest() for key in keys)
+        return "".join(blake2b(key, digest_size=8).hexdigest() for key in keys)
 
 
-def _slot(place: Path) -> int:
-    return int(place.name[-8:], 16) % _MARKS
+def _slot(name: str) -> int:
+    return int(name[-8:], 16) % _MARKS
