@@ -218,7 +218,7 @@ def test_receiving_comes_first_when_the_disk_is_full(site: Site) -> None:
             assert len(site.cached(spool)) == len(INSTANCES) + len(files)
             free = os.statvfs(disk)
             with (disk / "something else").open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (1 << 20))
+                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (7 << 18))
             assert site.store(instance(f"{SHORT}.30")) == 0x0000
             await_true(lambda: not site.cached(spool), what="the room to be given back")
 
