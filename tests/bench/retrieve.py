@@ -98,9 +98,8 @@ def _gateway(folder: Path, archive: Archive, places: Mapping[str, int]) -> Itera
         archives={"archive": {"url": archive.url, "profile": archive.profile, "read_timeout": 600}},
         ae_titles={"GATEWAY": {"archive": "archive"}},
         peers={"BENCH": {}, "DCMTK": {}, **known},
-        retrieve={
-            "cache": {"size": 0}
-        },  # the same study is moved again and again, and the archive is what is measured
+        # The same study is moved again and again, and the archive is what is measured.
+        retrieve={"cache": {"size": 0}},
     )
     with process:
         yield Target(process.port, process.title), Usage(process.pid)
