@@ -38,7 +38,7 @@ from gateway.errors import ConfigError, Fault, GatewayError
 from gateway.metrics import Metrics, Recorder
 from gateway.outbox import Entry, Limits, Outbox, State
 from gateway.recent import Recent
-from gateway.rejection import Action, Rejector, Tombstones
+from gateway.rejection import Action, Auditor, Rejector, Tombstones
 from gateway.translate.rejection_note import TITLES
 from gateway.translate.stow_outcomes import Verdict
 
@@ -233,7 +233,8 @@ def _commit(stack: ExitStack, config: Config, archives: Archives, outbox: Outbox
     stack.enter_context(judge)
     if tombstones is not None:
         _warn_of_powerless(config)
-        stack.enter_context(Rejector(tombstones, outbox, clients))
+        auditor = Auditor(_trail(stack, config), patients=config.audit is not None and config.audit.patients)
+        stack.enter_context(Rejector(tombstones, outbox, clients, auditor))
 
 
 def open_admin_port(settings: Admin) -> socket.socket:

@@ -289,8 +289,8 @@ def _security(config: Config) -> Iterator[Block]:
     yield f"Certificates of callers: {asked}."
     yield Heading("6.2", "Audit trail")
     yield (
-        "Audit messages of PS3.15 A.5: Application Activity, DICOM Instances Accessed and Transferred, Query, "
-        "Security Alert; to files, and by syslog over TLS (A.6) or UDP (A.7). "
+        "Audit messages of PS3.15 A.5: Application Activity, DICOM Instances Accessed and Transferred, DICOM "
+        "Study Deleted, Query, Security Alert; to files, and by syslog over TLS (A.6) or UDP (A.7). "
         f"The audit trail is {'off' if config.audit is None else 'on'} in this configuration."
     )
 

@@ -15,6 +15,7 @@ from gateway.audit.messages import (
     accessed,
     activity,
     alerted,
+    study_deleted,
 )
 from gateway.audit.trail import Trail, append
 
@@ -35,4 +36,5 @@ __all__ = [
     "activity",
     "alerted",
     "append",
+    "study_deleted",
 ]

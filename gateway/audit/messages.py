@@ -11,6 +11,7 @@ _MEANINGS: Mapping[str, str] = {
     "110100": "Application Activity",
     "110103": "DICOM Instances Accessed",
     "110104": "DICOM Instances Transferred",
+    "110105": "DICOM Study Deleted",
     "110112": "Query",
     "110113": "Security Alert",
     "110120": "Application Start",
@@ -87,10 +88,14 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Count instances of a study, by SOP class; a class that is not known is empty."""
+    """Count instances of a study, by SOP class; a class that is not known is empty.
+
+    `listed` names them, where that is wanted and they are of one class.
+    """
 
     uid: str
     instances: Mapping[str, int]
+    listed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +149,18 @@ def transferred(event: Event, transfer: Transfer) -> bytes:
     return _text(root)
 
 
-def accessed(event: Event, action: str, user: Node, study: Study, patient: Patient) -> bytes:
-    """Write a DICOM Instances Accessed message (A.5.3.6); `action` is C, R, U or D."""
+def accessed(
+    event: Event, action: str, user: Node, study: Study, patient: Patient, process: Node | None = None
+) -> bytes:
+    """Write a DICOM Instances Accessed message (A.5.3.6); `action` is C, R, U or D; `process` did it for `user`."""
     root = _begin(event, "110103", action)
-    _participant(root, user, requestor=True)
-    _source(root, event)
-    _study(root, study)
-    _patient(root, patient)
-    return _text(root)
+    return _of_study(root, event, user, process, study, patient)
+
+
+def study_deleted(event: Event, user: Node, study: Study, patient: Patient, process: Node | None = None) -> bytes:
+    """Write a DICOM Study Deleted message (A.5.3.8), in place of the one above when nothing is left of the study."""
+    root = _begin(event, "110105", "D")
+    return _of_study(root, event, user, process, study, patient)
 
 
 def queried(event: Event, query: Query) -> bytes:
@@ -178,6 +187,16 @@ def alerted(event: Event, kind: Alert, culprit: Node, words: str) -> bytes:
     part = _object(root, "110182", culprit.address or culprit.user, kind="2", role="13")
     SubElement(part, "ParticipantObjectName").text = _legal(culprit.user)
     _detail(part, "Alert Description", words)
+    return _text(root)
+
+
+def _of_study(root: Element, event: Event, user: Node, process: Node | None, study: Study, patient: Patient) -> bytes:
+    _participant(root, user, requestor=True)
+    if process is not None:
+        _participant(root, process, requestor=False)
+    _source(root, event)
+    _study(root, study)
+    _patient(root, patient)
     return _text(root)
 
 
@@ -227,6 +246,8 @@ def _study(root: Element, study: Study) -> None:
         counted = SubElement(description, "SOPClass", NumberOfInstances=str(number))
         if sop_class:
             counted.set("UID", _legal(sop_class))
+        for uid in study.listed:
+            SubElement(counted, "Instance", UID=_legal(uid))
 
 
 def _patient(root: Element, patient: Patient) -> None:

@@ -10,7 +10,7 @@ from gateway.errors import DataSetError, InstanceRejected, RejectionPending
 from gateway.rejection import Action, Rejection, State, Tombstones
 from gateway.translate.matching import text_of
 from gateway.translate.part10 import Identity
-from gateway.translate.rejection_note import KEY_OBJECT_SELECTION, Note, read_note, read_patient
+from gateway.translate.rejection_note import KEY_OBJECT_SELECTION, Note, patient_digest, read_note, read_patient_id
 
 log = structlog.get_logger("gateway.rejection")
 
@@ -51,7 +51,7 @@ class Rejecting:
         found = self._tombstones.find(self._client.name, identity.sop_instance)
         if found is None or found.state is State.REFUSED:
             return None
-        if read_patient(stream, transfer_syntax) == found.patient:
+        if patient_digest(read_patient_id(stream, transfer_syntax)) == found.patient:
             return found
         log.warning("rejection not heeded", instance=identity.sop_instance, reason="another Patient ID")
         return None

@@ -7,15 +7,17 @@ from typing import Self
 
 import structlog
 
+from gateway.audit import Outcome
 from gateway.dicomweb.client import Client
 from gateway.errors import AnswerUnreadable, ArchiveError, DataSetError, GatewayError, NotFound
 from gateway.outbox import Entry, Outbox
 from gateway.outbox import State as Queued
+from gateway.rejection.auditing import Auditor
 from gateway.rejection.tombstones import Rejection, State, Tombstones
 from gateway.rejection.units import Unit, units
 from gateway.translate.matching import text_of
 from gateway.translate.part10 import read_file_meta
-from gateway.translate.rejection_note import patient_digest, read_patient
+from gateway.translate.rejection_note import patient_digest, read_patient_id
 
 log = structlog.get_logger("gateway.rejection")
 
@@ -32,8 +34,11 @@ class Rejector:
 
     CONNECTIONS = 1
 
-    def __init__(self, tombstones: Tombstones, outbox: Outbox, archives: Mapping[str, Client]) -> None:
+    def __init__(
+        self, tombstones: Tombstones, outbox: Outbox, archives: Mapping[str, Client], auditor: Auditor
+    ) -> None:
         self._tombstones = tombstones
+        self._auditor = auditor
         self._outbox = outbox
         self._stopping = threading.Event()
         self._threads = [
@@ -88,7 +93,7 @@ class Rejector:
 
     def _act(self, client: Client, due: Sequence[Rejection]) -> None:
         if any(entry.state is not Queued.DONE for entry in self._outbox.of_instances(client.name, [due[0].note])):
-            waiting, verified = self._verified(client, due)
+            waiting, verified, _ = self._verified(client, due)
             self._outbox.hold_back([waiting[one.sop_instance].id for one in verified if one.action == "delete"])
             self._again(due, "the note itself is not delivered yet")
             return
@@ -97,25 +102,27 @@ class Rejector:
             return
         listed = _listed(client, ready[0].study)
         present = [one for one in ready if one.sop_instance in listed]
-        if present and _patient(client, present[0].study) != present[0].patient:
-            self._refuse(present, "the archive has the study under another Patient ID")
+        patient_id = _patient_id(client, present[0].study) if present else ""
+        if present and patient_digest(patient_id) != present[0].patient:
+            self._refuse(present, "the archive has the study under another Patient ID", patient_id)
             present = []
         self._missing([one for one in ready if one.sop_instance not in listed])
-        self._hide([one for one in present if one.action == "hide"])
+        self._hide([one for one in present if one.action == "hide"], patient_id)
         deleting = [one for one in present if one.action == "delete"]
         if deleting and not client.profile.delete:
-            self._instead(deleting, "an archive of its profile does not delete")
+            self._instead(deleting, "an archive of its profile does not delete", patient_id)
         elif deleting:
-            self._delete(client, deleting, listed)
+            self._delete(client, deleting, listed, patient_id)
 
     def _out_of_the_outbox(self, client: Client, due: Sequence[Rejection]) -> list[Rejection]:
         """Settle what waits for its delivery; give what the archive is to be asked about."""
-        waiting, verified = self._verified(client, due)
-        self._hide([one for one in verified if one.action == "hide"])
+        waiting, verified, patient_id = self._verified(client, due)
+        self._hide([one for one in verified if one.action == "hide"], patient_id)
         deleting = [one for one in verified if one.action == "delete"]
         self._outbox.withdraw([waiting[one.sop_instance].id for one in deleting])
         leased = self._waiting(client, deleting)
         late = [one for one in deleting if one.sop_instance in leased]
+        self._auditor.tell([one for one in deleting if one.sop_instance not in leased], "D", patient_id)
         self._tombstones.set_state(late, State.HIDDEN, final=False)
         if late:
             self._again(late, "instances are on their way to the archive")
@@ -123,33 +130,41 @@ class Rejector:
         asked = {one.sop_instance for one in deleting if one.sop_instance not in leased}
         return [one for one in due if one.sop_instance not in waiting or one.sop_instance in asked]
 
-    def _verified(self, client: Client, due: Sequence[Rejection]) -> tuple[dict[str, Entry], list[Rejection]]:
-        """Find what waits in the outbox, and of that the rejections of the note's patient; others are settled."""
+    def _verified(self, client: Client, due: Sequence[Rejection]) -> tuple[dict[str, Entry], list[Rejection], str]:
+        """Find what waits in the outbox, and of that the rejections of the note's patient, with the Patient ID.
+
+        Those of another patient are settled.
+        """
         waiting = self._waiting(client, due)
         verified: list[Rejection] = []
+        verified_id = ""
         for one in due:
             if (entry := waiting.get(one.sop_instance)) is None:
                 continue
             try:
-                is_of_patient = _patient_of(entry) == one.patient
+                patient_id = _patient_id_of(entry)
             except (OSError, DataSetError):  # it was delivered just now, or somebody has lost its file
                 self._again([one], "an instance in the outbox cannot be read")
                 continue
-            if is_of_patient:
+            if patient_digest(patient_id) == one.patient:
                 verified.append(one)
+                verified_id = patient_id
             else:
-                self._refuse([one], "the instance in the outbox is of another Patient ID")
-        return waiting, verified
+                self._refuse([one], "the instance in the outbox is of another Patient ID", patient_id)
+        return waiting, verified, verified_id
 
     def _waiting(self, client: Client, rejections: Sequence[Rejection]) -> dict[str, Entry]:
         """Find those that the outbox has not delivered."""
         found = self._outbox.of_instances(client.name, [one.sop_instance for one in rejections])
         return {entry.sop_instance: entry for entry in found if entry.state is not Queued.DONE}
 
-    def _hide(self, hiding: Sequence[Rejection]) -> None:
+    def _hide(self, hiding: Sequence[Rejection], patient_id: str) -> None:
         self._settle(hiding, State.HIDDEN, "rejected instance hidden")
+        self._auditor.tell(hiding, "U", patient_id)
 
-    def _delete(self, client: Client, deleting: Sequence[Rejection], listed: Mapping[str, str]) -> None:
+    def _delete(
+        self, client: Client, deleting: Sequence[Rejection], listed: Mapping[str, str], patient_id: str
+    ) -> None:
         self._tombstones.set_state(deleting, State.HIDDEN, final=False)
         by_uid = {one.sop_instance: one for one in deleting}
         study = deleting[0].study
@@ -161,9 +176,9 @@ class Rejector:
         for unit in units(study, {**coming, **listed}, by_uid.keys()):
             if self._stopping.is_set():
                 return
-            self._delete_unit(client, unit, [by_uid[uid] for uid in unit.instances])
+            self._delete_unit(client, unit, [by_uid[uid] for uid in unit.instances], patient_id)
 
-    def _delete_unit(self, client: Client, unit: Unit, rejected: Sequence[Rejection]) -> None:
+    def _delete_unit(self, client: Client, unit: Unit, rejected: Sequence[Rejection], patient_id: str) -> None:
         try:
             client.delete(unit.study, unit.series, unit.sop_instance)
         except NotFound:
@@ -172,15 +187,18 @@ class Rejector:
             if error.retry:
                 self._again(rejected, str(error))
             else:
-                self._instead(rejected, str(error))
+                self._instead(rejected, str(error), patient_id)
             return
+        # first of all: were the table to fail now, the next attempt would find nothing and say nothing
+        self._auditor.tell(rejected, "D" if unit.series else "study", patient_id)
         # What was delivered answers for repeats for a while; one that may come back has to be stored again.
         uids = [one.sop_instance for one in rejected]
         self._outbox.withdraw([entry.id for entry in self._outbox.of_instances(client.name, uids)])
         self._settle(rejected, State.GONE, "rejected instance deleted")
 
-    def _instead(self, rejected: Sequence[Rejection], reason: str) -> None:
+    def _instead(self, rejected: Sequence[Rejection], reason: str, patient_id: str) -> None:
         self._settle(rejected, State.HIDDEN, "rejected instance hidden, for it cannot be deleted", reason=reason)
+        self._auditor.tell(rejected, "U", patient_id)
 
     def _missing(self, missing: Sequence[Rejection]) -> None:
         """Look for what is not there a few times more; then only a later C-STORE can bring it, which is refused."""
@@ -191,8 +209,9 @@ class Rejector:
             else:
                 self._settle(some, State.GONE, "rejected instance is not there")
 
-    def _refuse(self, rejected: Sequence[Rejection], reason: str) -> None:
+    def _refuse(self, rejected: Sequence[Rejection], reason: str, patient_id: str) -> None:
         self._settle(rejected, State.REFUSED, "rejection not acted upon", reason=reason)
+        self._auditor.tell(rejected, "D" if rejected[0].action == "delete" else "U", patient_id, Outcome.MINOR)
 
     def _settle(self, rejected: Sequence[Rejection], state: State, event: str, *, reason: str = "") -> None:
         self._tombstones.set_state(rejected, state, final=True)
@@ -219,17 +238,17 @@ def _listed(client: Client, study: str) -> dict[str, str]:
     return {text_of(row, _SOP_INSTANCE): text_of(row, _SERIES) for row in rows}
 
 
-def _patient(client: Client, study: str) -> str:
-    """Give the digest of the Patient ID under which the archive has a study."""
+def _patient_id(client: Client, study: str) -> str:
+    """Give the Patient ID under which the archive has a study."""
     key = [("StudyInstanceUID", study), ("includefield", "00100020")]
-    digests = {patient_digest(text_of(row, _PATIENT_ID)) for row in client.matches("studies", key)}
-    if len(digests) != 1:
+    found = {text_of(row, _PATIENT_ID).strip(" \0") for row in client.matches("studies", key)}
+    if len(found) != 1:
         raise AnswerUnreadable(client.name, "a study with instances is not found once")
-    return digests.pop()
+    return found.pop()
 
 
-def _patient_of(entry: Entry) -> str:
+def _patient_id_of(entry: Entry) -> str:
     with entry.path.open("rb") as stream:
         meta = read_file_meta(stream)
         stream.seek(meta.offset)
-        return read_patient(stream, meta.transfer_syntax)
+        return read_patient_id(stream, meta.transfer_syntax).strip(" \0")

@@ -68,8 +68,8 @@ def patient_digest(patient_id: str) -> str:
     return hashlib.sha256(patient_id.strip(" \0").encode()).hexdigest()
 
 
-def read_patient(stream: BinaryIO, transfer_syntax: str) -> str:
-    """Read the digest of an instance's Patient ID, the stream standing at the data set; raises DataSetError."""
+def read_patient_id(stream: BinaryIO, transfer_syntax: str) -> str:
+    """Read an instance's Patient ID, the stream standing at the data set; raises DataSetError."""
     found: dict[int, bytes] = {}
     level = 0
     reader, walk = _opened(stream, transfer_syntax)
@@ -79,7 +79,7 @@ def read_patient(stream: BinaryIO, transfer_syntax: str) -> str:
         level += {Kind.SEQUENCE: 1, Kind.SEQUENCE_END: -1}.get(token.kind, 0)
         if level == 0 and token.tag in (_CHARACTER_SET, _PATIENT_ID):
             found[token.tag] = _value(token, reader)
-    return _patient(found)
+    return _patient_id(found)
 
 
 def read_note(stream: BinaryIO, transfer_syntax: str) -> Note | None:
@@ -106,7 +106,7 @@ def read_note(stream: BinaryIO, transfer_syntax: str) -> Note | None:
             evidence.take(tuple(path), token, reader)
     if title.get(_SCHEME) != "DCM" or title.get(_CODE) not in TITLES:
         return None
-    return Note(title[_CODE], _patient(root), tuple(evidence.references))
+    return Note(title[_CODE], patient_digest(_patient_id(root)), tuple(evidence.references))
 
 
 class _Evidence:
@@ -161,7 +161,7 @@ def _text(value: bytes) -> str:
     return value.decode("ascii", "replace").strip(" \0")
 
 
-def _patient(found: Mapping[int, bytes]) -> str:
+def _patient_id(found: Mapping[int, bytes]) -> str:
     terms = [charset.defined_term(term) for term in _text(found.get(_CHARACTER_SET, b"")).split("\\")]
     known = [term for term in terms if term is not None]
-    return patient_digest(charset.decode(found.get(_PATIENT_ID, b""), known, errors="replace"))
+    return charset.decode(found.get(_PATIENT_ID, b""), known, errors="replace")

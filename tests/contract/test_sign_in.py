@@ -18,8 +18,8 @@ from scripted_server import Answer, scripted
 from token_server import CLIENT, SECRET, Keeper, keeping
 
 from gateway import errors
-from gateway.connecting import connect
 from gateway.config import Archive
+from gateway.connecting import connect
 from gateway.dicomweb import Client
 from gateway.dicomweb.stow import Held
 from gateway.dicomweb.tokens import Refreshing, Token, client_credentials

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from contextlib import closing
 
+import audit_trail
 import dcmtk
 import pytest
 from embedded_archive import Caller, instance
@@ -260,6 +261,59 @@ def test_an_archive_that_does_not_delete_has_it_hidden(site):
         (line,) = site.await_line("rejected instance hidden, for it cannot be deleted")
         assert line["reason"]
         assert (site.archived(), site.instances()) == ({one[2] for one in ALL}, {A2[2], B1[2]})
+
+
+# -- the audit trail
+
+
+def trail(site):
+    """Give what a stopped gateway's trail says of rejections: action, outcome, study, instances, patient."""
+    said = []
+    for root in audit_trail.in_folder(site.gateway.folder / "spool" / "audit"):
+        event = root.find("EventIdentification")
+        kind = event.find("EventID").get("csd-code")
+        if kind not in ("110103", "110105"):
+            continue
+        action = "study" if kind == "110105" else event.get("EventActionCode")
+        people = [(part.get("UserID"), part.get("UserIsRequestor")) for part in root.findall("ActiveParticipant")]
+        assert people == [("QC", "true"), ("GATEWAY", "false")]
+        parts = audit_trail.parts(root)
+        ((study, counted),) = parts.studies.items()
+        listed = [one.get("UID") for one in root.iter("Instance")]
+        said.append((action, event.get("EventOutcomeIndicator"), study, counted[""], listed, parts.patient[0]))
+    return said
+
+
+@pytest.mark.parametrize("patients", [True, False])
+def test_the_audit_trail_tells_of_every_instance_and_of_what_was_refused(site, patients):
+    with site.start({"quality": "hide", "safety": "delete"}, audit={"patients": patients}):
+        site.store(*put(*ALL, ("1.7", "1.7.1", "1.7.1.1"), ("1.7", "1.7.2", "1.7.2.1")))
+        site.reject(A1, A2, title="113001", study="1.5")
+        site.await_line("rejected instance hidden", 2)
+        site.reject(B1, patient="ID2", study="1.5")
+        site.await_line("rejection not acted upon")
+        site.reject(B1, study="1.5")
+        site.await_line("rejected instance deleted")
+        site.reject(("1.7", "1.7.1", "1.7.1.1"), ("1.7", "1.7.2", "1.7.2.1"), study="1.5")
+        site.await_line("rejected instance deleted", 3)
+    patient = "ID1" if patients else "withheld"
+    assert trail(site) == [
+        ("U", "0", "1.2.1", 2, [A1[2], A2[2]], patient),
+        ("D", "4", "1.2.1", 1, [B1[2]], patient),
+        ("D", "0", "1.2.1", 1, [B1[2]], patient),
+        ("study", "0", "1.7", 2, [], patient),
+    ]
+
+
+def test_the_audit_trail_tells_of_what_was_taken_out_of_the_outbox(site):
+    with site.start(acknowledge="spooled"):
+        site.archive.stop()
+        site.store(*put(A1, A2))
+        site.reject(A1)
+        site.await_line("rejection waits")
+        site.archive.start()
+        await_true(lambda: site.rows("looks > 0"), 40)
+    assert trail(site) == [("D", "0", "1.2.1", 1, [A1[2]], "ID1")]
 
 
 # -- who may, and what is off

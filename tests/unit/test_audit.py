@@ -18,6 +18,7 @@ EVENT = Event(SOURCE, datetime(2026, 5, 4, 3, 2, 1, 987_654, UTC))
 PEER = Node("CT01", ("CT01",), "10.0.0.21")
 HERE = Node("GATEWAY", ("GATEWAY",))
 STUDY = Study("1.2.3", {"1.2.840.10008.5.1.4.1.1.2": 3, "1.2.840.10008.5.1.4.1.1.4": 1})
+LISTED = Study("1.2.3", {"": 2}, ("1.2.3.4", "1.2.3.5"))
 PATIENT = Patient("4711-X", "Müller^Jörg")
 TRANSFER = Transfer("C", PEER, HERE, PEER, (STUDY,), PATIENT)
 
@@ -31,6 +32,16 @@ EVERY = {
         None,
     ),
     "accessed": (partial(messages.accessed, action="D", user=HERE, study=STUDY, patient=PATIENT), "110103", None),
+    "rejected": (
+        partial(messages.accessed, action="U", user=PEER, study=LISTED, patient=PATIENT, process=HERE),
+        "110103",
+        None,
+    ),
+    "study deleted": (
+        partial(messages.study_deleted, user=PEER, study=LISTED, patient=PATIENT, process=HERE),
+        "110105",
+        None,
+    ),
     "queried": (
         partial(messages.queried, query=Query(PEER, "1.2.840.10008", b"\x08\0\x52\0", "1.2.3")),
         "110112",
