@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from pydicom.uid import UID_dictionary
+from pydicom._uid_dict import UID_dictionary
 from pynetdicom import sop_class
 from pynetdicom.presentation import AllStoragePresentationContexts
 
