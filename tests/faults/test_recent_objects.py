@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import embedded_archive
-import psutil
 import pytest
 import retrieving
-from admin_page import AdminPage, admin
 from bench import wire
 from destinations import Destination, destination
 from embedded_archive import Caller
@@ -221,61 +219,6 @@ def test_receiving_comes_first_when_the_disk_is_full(site: Site) -> None:
                 os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (7 << 18))
             assert site.store(instance(f"{SHORT}.30")) == 0x0000
             await_true(lambda: not site.cached(spool), what="the room to be given back")
-
-
-def serving(gateway: GatewayProcess) -> psutil.Process:
-    """Find the process that serves the one association that is open."""
-    found: list[psutil.Process] = []
-
-    def is_there() -> bool:
-        found[:] = [
-            child
-            for child in psutil.Process(gateway.pid).children()
-            if any(
-                one.status == "ESTABLISHED" and one.laddr.port == gateway.port
-                for one in child.net_connections(kind="tcp")
-            )
-        ]
-        return len(found) == 1
-
-    await_true(is_there, what="the process that serves")
-    return found[0]
-
-
-@contextmanager
-def suspended(gateway: GatewayProcess) -> Iterator[psutil.Process]:
-    """Stop the process that takes the next association, so that another takes those that follow."""
-    connection = wire.associate("127.0.0.1", gateway.port, "GATEWAY", "BENCH", [(SC, wire.EXPLICIT_LE)])
-    process = serving(gateway)
-    wire.release(connection)
-    process.suspend()
-    try:
-        yield process
-    finally:
-        process.resume()
-
-
-def test_two_receivers_share_what_one_of_them_fetched_and_the_metrics_tell(site: Site) -> None:
-    sections = site.sections(listen={"workers": 2}, admin=admin(), log={"format": "json"})
-    del sections["spool"]
-    with GatewayProcess(site.folder / "gateway", **sections) as gateway:
-        await_true(lambda: '"listening"' in gateway.log, what="every process")
-        site.port = gateway.port
-        with suspended(gateway) as one:
-            connection = wire.associate("127.0.0.1", gateway.port, "GATEWAY", "BENCH", [(SC, wire.EXPLICIT_LE)])
-            other = serving(gateway)
-            wire.release(connection)
-            assert site.move("FIRST") == EXPECTED
-        fetched = len(retrievals(site.proxy))
-        assert one.pid != other.pid
-        other.suspend()
-        try:
-            assert site.move("SECOND") == EXPECTED
-        finally:
-            other.resume()
-        assert len(retrievals(site.proxy)) == fetched
-        counted = AdminPage(gateway).metrics("dicom_gateway_cache_instances_total")
-        assert counted == {("main", "miss"): len(INSTANCES), ("main", "hit"): len(INSTANCES)}
 
 
 def test_a_killed_gateway_leaves_nothing_that_its_next_start_does_not_remove(site: Site) -> None:
