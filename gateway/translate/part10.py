@@ -123,19 +123,20 @@ def _read_identity(stream: BinaryIO, encoding: Encoding, *, deflated: bool) -> I
     reader = Reader(Inflated(stream), None) if deflated else Reader(stream, stream)
     end = None if deflated else _end(stream)
     found: dict[str, str] = {}
-    level, passed = 0, False
+    level, passed, cut = 0, False, False
     try:
         for token in tokens(reader, encoding):
             level += {Kind.SEQUENCE: 1, Kind.SEQUENCE_END: -1}.get(token.kind, 0)
             if token.kind is not Kind.ELEMENT:
                 continue
-            if end is not None and token.at + token.length > end:
+            cut = end is not None and token.at + token.length > end
+            if cut:
                 raise DataSetError("the data set is cut")
             passed = passed or (level == 0 and token.tag >= _LAST)
             if level == 0 and token.tag in _IDENTITY and token.length <= _LONGEST_UID:
                 found[_IDENTITY[token.tag]] = _uid(reader.take(token.length))
     except DataSetError:
-        if not passed or deflated or stream.tell() >= (end or 0):
+        if not passed or deflated or cut or stream.tell() >= (end or 0):
             raise
     return Identity(**found)
 

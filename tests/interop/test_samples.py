@@ -43,8 +43,13 @@ def move(gateway, receiver, samples):
 
 
 # What an archive, or the gateway on its behalf, does not take, though the UIDs are there: it must say so.
-UNREADABLE = {"SC_rgb_jpeg.dcm", "emri_small_jpeg_2k_lossless_too_short.dcm"}
-ORTHANC_REFUSES = {"explicit_VR-UN.dcm", "MR_truncated.dcm", "rtdose_rle.dcm", "rtdose_rle_1frame.dcm"}
+UNREADABLE = {
+    "SC_rgb_jpeg.dcm",
+    "emri_small_jpeg_2k_lossless_too_short.dcm",
+    "MR_truncated.dcm",
+    "rtplan_truncated.dcm",
+}
+ORTHANC_REFUSES = {"explicit_VR-UN.dcm", "rtdose_rle.dcm", "rtdose_rle_1frame.dcm"}
 
 
 def may_be_refused(one, archive):

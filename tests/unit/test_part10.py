@@ -6,6 +6,7 @@ from pathlib import Path
 import pydicom.data
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from gateway.errors import DataSetError
@@ -28,7 +29,13 @@ JPEG = "1.2.840.10008.1.2.4.50"
 GE = "1.2.840.113619.5.2"
 HERE = Identity(study="1.2.1", series="1.2.22", sop_class=CT, sop_instance="1.2.333")
 FILES = Path(pydicom.data.__file__).parent / "test_files"
-UNLIKE = {"SC_rgb_jpeg.dcm", "DICOMDIR-nooffset", "meta_missing_tsyntax.dcm"}  # wrong on purpose, and refused
+UNLIKE = {  # wrong on purpose, and refused
+    "SC_rgb_jpeg.dcm",
+    "DICOMDIR-nooffset",
+    "meta_missing_tsyntax.dcm",
+    "MR_truncated.dcm",
+    "rtplan_truncated.dcm",
+}
 
 
 def data_set(depth: int = 0) -> Dataset:
@@ -176,6 +183,20 @@ def test_a_data_set_that_is_cut_is_refused_wherever_it_is_cut(syntax: str) -> No
             dcmread(io.BytesIO(file_header(CT, "1", syntax) + whole[:end])).get("SeriesInstanceUID", "")
             == found.series
         )
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN, JPEG])
+@pytest.mark.parametrize("lacking", [1, 2, 9, 150_000])
+def test_a_data_set_whose_pixel_data_are_cut_is_refused(syntax: str, lacking: int) -> None:
+    dataset = data_set()
+    if syntax == JPEG:
+        dataset.PixelData = encapsulate([bytes(200_000)])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    whole = encoded(dataset, syntax)
+    assert read_identity(io.BytesIO(whole), syntax) == HERE
+    lacking = min(lacking, len(whole) // 10)  # zeros deflate well
+    with pytest.raises(DataSetError):
+        read_identity(io.BytesIO(whole[:-lacking]), syntax)
 
 
 @pytest.mark.parametrize("data", [b"\x00", b"random bytes, no data set", bytes(range(256)), b"\xff" * 64])
