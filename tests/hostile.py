@@ -121,6 +121,18 @@ def store_request(instance: str = "1.2.3") -> bytes:
 HALF_A_STORE = p_data(fragment(3, store_request(), command=True)) + p_data(
     fragment(3, bytes(10_000), command=False, last=False)
 )
+
+
+def data_set(study: str) -> bytes:
+    """Encode a data set in Implicit VR Little Endian that goes with `store_request`."""
+    values = {0x00080016: CT, 0x00080018: "1.2.3", 0x00100020: "", 0x0020000D: study, 0x0020000E: "1.2.5"}
+    return b"".join(
+        struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value) + len(value) % 2)
+        + value.encode().ljust(len(value) + len(value) % 2, b"\0")
+        for tag, value in values.items()
+    )
+
+
 STORES = {
     "half": HALF_A_STORE,
     "whole, then nonsense in the same PDU": p_data(
@@ -138,6 +150,10 @@ STORES = {
     "command only": p_data(fragment(3, store_request(), command=True)),
     "odd UIDs": p_data(fragment(3, store_request("../../etc/passwd\n"), command=True))
     + p_data(fragment(3, bytes(100), command=False)),
+    "odd UIDs in the data set": b"".join(
+        p_data(fragment(3, store_request(), command=True), fragment(3, data_set(study), command=False))
+        for study in ("1.2/../../3", "..", "1.2%2F3", "1.2 3", "1.2\r\n3", "x")
+    ),
     "long UIDs": p_data(fragment(3, store_request("1." * 30_000), command=True))
     + p_data(fragment(3, bytes(100), command=False)),
     "empty": p_data(fragment(3, store_request(), command=True)) + p_data(fragment(3, b"", command=False)),

@@ -178,8 +178,8 @@ def _identity(file: Incoming, message: Message) -> Identity:
     with file.path.open("rb") as stream:
         stream.seek(file.offset)
         identity = read_identity(stream, message.context.transfer_syntax)
-    if not (identity.study and identity.series and identity.sop_instance and identity.sop_class):
-        raise DataSetError("Study, Series, SOP Instance or SOP Class UID is missing from the data set")
+    if not identity.is_complete:
+        raise DataSetError("Study, Series, SOP Instance or SOP Class UID of the data set is missing or no UID")
     if identity.sop_instance != text(message.command, "AffectedSOPInstanceUID"):
         raise IdentityMismatch("SOP Instance UID of data set and command differ")
     classes = {

@@ -1,6 +1,7 @@
 """Write and read the header of Part 10 files, and find an instance's UIDs in its data set (PS3.10 chapter 7)."""
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -30,6 +31,7 @@ IMPLEMENTATION_VERSION_NAME = "DICOMGATEWAY01"
 _PREAMBLE = 128
 _LONGEST_META = 1 << 16
 _LONGEST_UID = 64
+_UID = re.compile(r"[0-9][0-9.]{0,63}")  # PS3.5 9.1, but for zeros in front, which are met
 _META = {0x00020002: "sop_class", 0x00020003: "sop_instance", 0x00020010: "transfer_syntax"}
 _IDENTITY = {0x00080016: "sop_class", 0x00080018: "sop_instance", 0x0020000D: "study", 0x0020000E: "series"}
 _LAST = 0x0020000E
@@ -59,6 +61,11 @@ class Identity:
     series: str = ""
     sop_class: str = ""
     sop_instance: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Say whether each of them is there and can stand in the URL of a resource."""
+        return all(map(_UID.fullmatch, (self.study, self.series, self.sop_class, self.sop_instance)))
 
 
 def file_header(sop_class: str, sop_instance: str, transfer_syntax: str, *, source_ae: str = "") -> bytes:
