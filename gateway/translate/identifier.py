@@ -9,13 +9,16 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
-from gateway.errors import IdentifierError
+from gateway.errors import DataSetError, IdentifierError
 from gateway.translate import charset
 from gateway.translate.attributes import CHARSET_VRS, Attribute, read_tag
 from gateway.translate.dicom_json import to_element
 from gateway.translate.elements import read_element
 from gateway.translate.encode import Elements, encode_elements
+from gateway.translate.encoding import Reader
 from gateway.translate.matching import MAX_DEPTH, keyword_of
+from gateway.translate.part10 import encoding_of
+from gateway.translate.tokens import tokens
 
 LONGEST: Final = 1 << 24
 """Bytes that a deflated identifier may inflate to."""
@@ -32,11 +35,29 @@ def decode_identifier(raw: bytes, transfer_syntax: str, *, default_charset: str 
     syntax = UID(transfer_syntax)
     try:
         if syntax.is_deflated:
-            raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, LONGEST)
+            inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            raw = inflate.decompress(raw, LONGEST)
+            if not inflate.eof:
+                raise IdentifierError("identifier", "is cut")
         dataset = read_dataset(BytesIO(raw), syntax.is_implicit_VR, syntax.is_little_endian)
+    except IdentifierError:
+        raise
     except Exception as error:  # what pydicom and zlib raise for bytes that are no data set is not documented
         raise IdentifierError("identifier", "cannot be read") from error
+    if _is_cut(raw, syntax):
+        raise IdentifierError("identifier", "is cut")
     return _decoded(dataset, _terms(default_charset.split("\\")), 0)
+
+
+def _is_cut(raw: bytes, syntax: UID) -> bool:
+    """Tell whether the bytes end inside an element, whose key pydicom would read as another one or pass over."""
+    stream = BytesIO(raw)
+    try:
+        for _ in tokens(Reader(stream, None), encoding_of(syntax)):
+            pass
+    except DataSetError:
+        return stream.tell() == len(raw)
+    return False
 
 
 def _terms(values: Sequence[str]) -> tuple[str, ...] | None:

@@ -160,6 +160,19 @@ def test_an_identifier_survives_encoding_and_decoding(entity, identifier, syntax
         assert without_charset(decoded) == without_charset(dataset)
 
 
+@bounded(100)
+@given(queries.identifiers("STUDY"), syntaxes, st.data())
+def test_an_identifier_that_is_cut_inside_an_element_is_refused(identifier, syntax, data):
+    raw = encode_identifier(identifier, syntax)
+    whole = without_charset(decode_identifier(raw, syntax))
+    try:
+        cut = decode_identifier(raw[: data.draw(st.integers(1, len(raw) - 1))], syntax)
+    except IdentifierError:
+        return
+    for name, element in without_charset(cut).items():
+        assert element == whole[name]
+
+
 def without_charset(dataset):
     """Give the DICOM JSON model without character set and trailing spaces, which say nothing (PS3.5 6.2)."""
     return bare({tag: element for tag, element in from_dataset(dataset, bulk=True).items() if tag != "00080005"})
