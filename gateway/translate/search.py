@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from gateway.errors import IdentifierError
 from gateway.translate import charset, moments, pushdown
@@ -115,7 +116,11 @@ def plan(
         level, _sendable(narrowing, negotiated), fields, profile, margin=0 if zone is None else 1
     )
     _require_searchable(requests, profile)
-    unmatched = {key.keyword for key in asked if key not in narrowing and not key.is_universal}
+    unmatched = {
+        key.keyword
+        for key in asked
+        if key not in narrowing and not key.is_universal and not BaseTag(key.tag).is_private_creator
+    }
     unmatched.discard("TimezoneOffsetFromUTC")  # says how times are meant, and is no key (PS3.4 C.2.2.2)
     return Search(
         level=level,
@@ -169,7 +174,8 @@ def _can_match(key: Key, level: str, profile: Profile) -> bool:
         return is_supplied(key.keyword, level, profile)
     if key.vr == "SQ":
         return profile.sequences
-    return key.keyword not in _NEVER_MATCHED and key.vr not in BULK_VRS
+    # what archives return of private elements differs; their creator says whose they are, and is no key
+    return key.keyword not in _NEVER_MATCHED and key.vr not in BULK_VRS and not BaseTag(key.tag).is_private
 
 
 def _sendable(keys: Iterable[Key], negotiated: Negotiated) -> dict[str, Key]:

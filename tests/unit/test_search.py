@@ -152,6 +152,17 @@ class TestKeys:
         )
         assert search.unsupported_keys == frozenset()
 
+    def test_private_keys_do_not_narrow_and_their_creator_is_no_key(self):
+        identifier = identifier_of(PatientID="1")
+        identifier.private_block(0x0029, "SOMEBODY", create=True)
+        search = plan(identifier, Model.STUDY_ROOT, AZURE, BASELINE)
+        assert search.unsupported_keys == frozenset()
+        assert matches(search, row(StudyInstanceUID="1.2", PatientID="1"))
+        identifier.private_block(0x0029, "SOMEBODY").add_new(0x10, "LO", "value")
+        search = plan(identifier, Model.STUDY_ROOT, AZURE, BASELINE)
+        assert search.unsupported_keys == {"(0029,1010)"}
+        assert matches(search, row(StudyInstanceUID="1.2", PatientID="1"))
+
     def test_counts_cannot_be_matched(self):
         search = study_search(NumberOfStudyRelatedSeries="2")
         assert search.unsupported_keys == {"NumberOfStudyRelatedSeries"}
