@@ -49,6 +49,8 @@ def set_up(level: str, form: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    # It names values, and shows a trace for each frame that it cannot decode; what failed is said by who asked.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
 def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
