@@ -15,6 +15,7 @@ log = structlog.get_logger("gateway.dimse")
 
 # RFC 9325 4.2 for TLS 1.2, which leaves no NULL, RC4, 3DES, CBC or static key exchange; 1.3 has nothing else
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
+_GROUP = str(Path(__file__).with_name("ffdhe3072.pem"))  # RFC 7919; without a group no DHE suite is ever agreed on
 FINGERPRINT = "sha256:"
 
 _Stamp = tuple[tuple[int, int, int], ...]
@@ -59,6 +60,7 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _restrict(context)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.load_dh_params(_GROUP)
     context.load_cert_chain(tls.certificate, tls.key)
     if tls.ca is not None:
         context.load_verify_locations(tls.ca)

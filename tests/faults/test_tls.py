@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +20,10 @@ from processes import await_true
 
 from gateway.admin.advice import advice
 from gateway.app import Gateway, running
-from gateway.config import parse
+from gateway.config import ServerTls, parse
 from gateway.dimse import pdu
 from gateway.dimse.pdu import AssociateRequest, ProposedContext, UserInformation, encode_request
+from gateway.dimse.tls import server_context
 from gateway.recent import Recent, Refusal
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -254,6 +256,32 @@ def test_what_bcp_195_forbids_is_refused_with_an_alert(gateway: Gateway, name: s
 def test_the_hand_made_hello_is_taken_with_a_suite_of_bcp_195(gateway: Gateway) -> None:
     answer = answer_to(tls_port(gateway), hello(0x0303, 0xC02F, 0xC02B))
     assert (answer[0], answer[5]) == (22, 2), answer.hex()  # a ServerHello: the refusals above are for what they say
+
+
+@pytest.mark.parametrize(
+    "suite",
+    [
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "DHE-RSA-AES128-GCM-SHA256",
+        "DHE-RSA-AES256-GCM-SHA384",
+    ],
+)
+def test_each_suite_of_bcp_195_for_rsa_is_agreed_on(suite: str, office: Office) -> None:
+    leaf = office.ours.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA)
+    pem = office.folder / "rsa.pem"
+    leaf.private_key_and_cert_chain_pem.write_to_path(pem)
+    theirs = ssl.create_default_context(cafile=office.ca)
+    theirs.maximum_version = ssl.TLSVersion.TLSv1_2
+    theirs.set_ciphers(suite)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server_context(ServerTls(certificate=pem, key=pem)).wrap_bio(to_server, to_client, server_side=True)
+    peer = theirs.wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+    for _ in range(3):
+        for side in (peer, ours):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    assert (peer.cipher() or ("none",))[0] == suite
 
 
 def test_openssl_with_tls_1_1_gets_no_further(gateway: Gateway) -> None:
