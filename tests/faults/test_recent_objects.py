@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import embedded_archive
+import psutil
 import pytest
 import retrieving
+from admin_page import AdminPage, admin
 from bench import wire
 from destinations import Destination, destination
 from embedded_archive import Caller
@@ -219,6 +221,67 @@ def test_receiving_comes_first_when_the_disk_is_full(site: Site) -> None:
                 os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (7 << 18))
             assert site.store(instance(f"{SHORT}.30")) == 0x0000
             await_true(lambda: not site.cached(spool), what="the room to be given back")
+
+
+def serving(gateway: GatewayProcess) -> psutil.Process:
+    """Find the process that serves the one association that is open."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        found[:] = [
+            child
+            for child in psutil.Process(gateway.pid).children()
+            if any(
+                one.status == "ESTABLISHED" and one.laddr.port == gateway.port
+                for one in child.net_connections(kind="tcp")
+            )
+        ]
+        return len(found) == 1
+
+    await_true(is_there, what="the process that serves")
+    return found[0]
+
+
+def next_receiver(gateway: GatewayProcess) -> psutil.Process:
+    """Find a process that takes associations now."""
+    connection = wire.associate("127.0.0.1", gateway.port, "GATEWAY", "BENCH", [(SC, wire.EXPLICIT_LE)])
+    process = serving(gateway)
+    wire.release(connection)
+    return process
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    """Stop a process; its threads stop one after another, and until then any of them may take a connection."""
+    process.suspend()
+    try:
+        await_true(lambda: all(is_stopped(process, thread.id) for thread in process.threads()), what="a full stop")
+        yield
+    finally:
+        process.resume()
+
+
+def is_stopped(process: psutil.Process, thread: int) -> bool:
+    return Path(f"/proc/{process.pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_two_receivers_share_what_one_of_them_fetched_and_the_metrics_tell(site: Site) -> None:
+    sections = site.sections(listen={"workers": 2}, admin=admin(), log={"format": "json"})
+    del sections["spool"]
+    with GatewayProcess(site.folder / "gateway", **sections) as gateway:
+        await_true(lambda: '"listening"' in gateway.log, what="every process")
+        site.port = gateway.port
+        one = next_receiver(gateway)
+        with suspended(one):
+            other = next_receiver(gateway)
+            assert one.pid != other.pid
+            assert site.move("FIRST") == EXPECTED
+        fetched = len(retrievals(site.proxy))
+        with suspended(other):
+            assert site.move("SECOND") == EXPECTED
+        assert len(retrievals(site.proxy)) == fetched
+        counted = AdminPage(gateway).metrics("dicom_gateway_cache_instances_total")
+        assert counted == {("main", "miss"): len(INSTANCES), ("main", "hit"): len(INSTANCES)}
 
 
 def test_a_killed_gateway_leaves_nothing_that_its_next_start_does_not_remove(site: Site) -> None:
