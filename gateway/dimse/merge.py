@@ -165,9 +165,10 @@ class Counts:
         return self._known[key]
 
     def _summed(self, study: str, series: str, *, archived: bool, modalities: bool) -> _More:
-        waits = next(self._backlog.of_study(study), None) is not None
-        listed = self._listed(study) if archived and waits else {}
         more, found = _More(), set[str]()
+        if next(self._backlog.of_study(study), None) is None:  # as with nearly all of the archive's studies
+            return more
+        listed = self._listed(study) if archived else {}
         for entry in self._backlog.of_study(study):
             if entry.sop_instance not in listed and (not series or entry.series == series):
                 more.instances += 1

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from pydicom._uid_dict import UID_dictionary
+from pydicom.config import IGNORE
+from pydicom.uid import UID
 from pynetdicom import sop_class
 from pynetdicom.presentation import AllStoragePresentationContexts
 
@@ -59,11 +60,6 @@ _STANDARD_OTHER = (
         if isinstance(group, dict)
         for uid in group.values()
         if isinstance(uid, str)
-    )
-    | frozenset(
-        uid
-        for uid, (name, kind, *_) in UID_dictionary.items()
-        if kind != "SOP Class" or "Storage" not in name or "Storage Commitment" in name
     )
 ) - STANDARD_STORAGE
 _PRIVATE_SHUTDOWN = "1.2.276.0.7230010.3.4.1915765545.18030.917282194.0"  # DCMTK's termscu
@@ -218,6 +214,9 @@ def _offered(uid: str, peer: Peer) -> bool:
 def _is_storage(uid: str) -> bool:
     if uid in STANDARD_STORAGE:
         return True
+    known = UID(uid, IGNORE)
+    if known.type and (known.type != "SOP Class" or "Storage" not in known.name or "Commitment" in known.name):
+        return False
     legal = 0 < len(uid) <= 64 and all(part.isdigit() for part in uid.split("."))
     return legal and uid not in _STANDARD_OTHER and uid != _PRIVATE_SHUTDOWN
 
