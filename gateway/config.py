@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +20,7 @@ from pydantic import (
 from gateway.audit_options import Audit
 from gateway.callers import certificate, network
 from gateway.credentials import Auth, NoAuth
+from gateway.document import read
 from gateway.errors import ConfigError, Fault
 from gateway.retrieve_options import Retrieve
 
@@ -289,16 +289,7 @@ def load(path: Path) -> Config:
 
     Raises ConfigError with every fault found.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(str(path), (Fault("(file)", f"cannot be read: {error.strerror}"),)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), (Fault("(file)", "is not UTF-8 text"),)) from error
-    try:
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that refuses repeated keys
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), (Fault("(file)", f"is not YAML: {_where(error)}"),)) from error
+    document = read(path)
     return parse(document if document is not None else {}, str(path))
 
 
@@ -354,22 +345,6 @@ def _unprovable(config: Config) -> list[Fault]:
     ]
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuse a repeated key: YAML would silently keep the last."""
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -387,12 +362,6 @@ def _fill(value: Any, path: str, faults: list[Fault]) -> Any:
         if name not in os.environ
     ]
     return _VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
-
-
-def _where(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "unreadable"
-    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(problem)
 
 
 def _path(location: tuple[int | str, ...]) -> str:
