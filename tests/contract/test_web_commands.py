@@ -107,7 +107,8 @@ def test_a_folder_of_5000_files_that_was_interrupted_goes_on_where_it_ended(tmp_
     with EmbeddedArchive(tmp_path / "archive", switches=switches) as server:
         at = ("--url", server.url, "--profile", "azure", "--parallel", "2")
         with subprocess.Popen(
-            command("web", "store", files, "--json", *at),
+            # what is started in the background of a shell ignores the signal, and so would this
+            ["env", "--default-signal=INT", *map(str, command("web", "store", files, "--json", *at))],
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
