@@ -19,6 +19,7 @@ def test_a_gateway_whose_log_is_on_a_full_disk_receives_and_delivers(tmp_path: P
         "listen": {"host": "127.0.0.1", "port": port, "grace": 2},
         "ae_titles": {"GATEWAY": {"acknowledge": "spooled"}},
         "embedded": {"port": archive},
+        "admin": None,
         "unknown_peers": "accept",
         "spool": {"folder": str(tmp_path / "spool"), "high_water": 1.0},
         "log": {"level": "debug"},
@@ -32,9 +33,16 @@ def test_a_gateway_whose_log_is_on_a_full_disk_receives_and_delivers(tmp_path: P
         batch = Batch(run=31, count=4, size=5_000)
         assert store(port, batch, range(2)) == [0x0000] * 2
         await_true(lambda: waiting(tmp_path / "spool") == 0, what="the delivery")
-        for child in psutil.Process(process.pid).children():
-            child.kill()
-        await_true(lambda: len(psutil.Process(process.pid).children()) == 3, what="the processes again")
+        former = {child.pid for child in psutil.Process(process.pid).children()}
+        assert len(former) == 3
+        for pid in former:
+            psutil.Process(pid).kill()
+
+        def are_there_again() -> bool:
+            now = {child.pid for child in psutil.Process(process.pid).children()}
+            return len(now) == 3 and not now & former
+
+        await_true(are_there_again, what="the processes again")
         await_true(lambda: answers(port), what="the port")
         assert store(port, batch, range(2, 4)) == [0x0000] * 2
         await_true(lambda: waiting(tmp_path / "spool") == 0, what="the delivery")
