@@ -247,14 +247,11 @@ def discard(
 @commands.command()
 def commitments(*, as_json: _Json = False, config: ConfigFile = None) -> None:
     """List the storage commitments that wait for the outbox and the archive, or for their report to be taken."""
-    settings = configuration(config)
     found: list[Transaction] = []
-    try:
+    with _opened(config) as (settings, _):  # where no gateway has run, "none" would be no answer
         if (settings.spool.folder / Register.FILE).exists():  # to open it would make one
             with Register(settings.spool.folder) as register:
                 found = [one for one in register.transactions() if one.state is not Phase.ENDED]
-    except GatewayError as error:
-        fail(GatewayError(f"{error}. Is this the user that the gateway runs as?"))
     show_commitments(found, as_json=as_json)
 
 

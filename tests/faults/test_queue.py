@@ -250,9 +250,10 @@ def test_a_mistyped_archive_is_an_error_and_no_empty_answer(queue: QueueCommand)
     assert "main" in ran.stderr
 
 
-def test_a_folder_without_an_outbox_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["list", "commitments"])
+def test_a_folder_without_an_outbox_is_an_error_and_stays_as_it_is(asked: str, tmp_path: Path) -> None:
     command = QueueCommand(tmp_path)
-    ran = command("list")
+    ran = command(asked)
     assert ran.returncode == 2
     assert "holds no outbox" in ran.stderr
     assert not command.spool.parent.exists()
