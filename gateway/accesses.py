@@ -11,8 +11,8 @@ from gateway.app import audit_folder, audit_source
 from gateway.config import Config
 from gateway.outbox import Entry
 
-Action = Literal["R", "D"]
-"""Read, or delete."""
+Action = Literal["R", "U", "D"]
+"""Read, update, or delete."""
 
 
 class Accesses:
@@ -25,8 +25,12 @@ class Accesses:
     def counting(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Give the entries on, and count them."""
         for entry in entries:
-            self._studies.setdefault(entry.study, Counter())[entry.sop_class] += 1
+            self.count(entry.study, entry.sop_class)
             yield entry
+
+    def count(self, study: str, sop_class: str = "") -> None:
+        """Count one instance, of a class that may not be known."""
+        self._studies.setdefault(study, Counter())[sop_class] += 1
 
     def tell(self, action: Action) -> None:
         """Write what was counted; whose it is the queue does not know, the study says it."""

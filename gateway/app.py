@@ -266,6 +266,7 @@ def administering(
             metrics=counts,
             outbox=stack.enter_context(_outbox(config)),
             recent=stack.enter_context(Recent(_recent_file(config))),
+            tombstones=_tombstones(stack, config),
             archives=clients,
             echo=lambda title: echo.ask(title, config.peers[title], calling=own, timeout=_ECHO_TIMEOUT),
         )

@@ -10,7 +10,7 @@ import typer
 
 from gateway import demo as demonstration
 from gateway import explain as explanation
-from gateway import log, queue, signals
+from gateway import log, queue, rejections, signals
 from gateway.admin import password
 from gateway.app import Gateway
 from gateway.config import load
@@ -29,6 +29,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.add_typer(queue.commands, name="queue")
+cli.add_typer(rejections.commands, name="rejections")
 cli.add_typer(web, name="web")
 cli.command()(doctor)
 cli.command()(conformance)

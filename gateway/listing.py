@@ -1,4 +1,4 @@
-"""How `dicom-gateway queue` shows studies and instances: tables for people, one JSON object a line for scripts."""
+"""How the operator's commands show studies and instances: tables for people, one JSON object a line for scripts."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +15,7 @@ from gateway.commitment import State as Phase
 from gateway.commitment import Transaction
 from gateway.console import OUT
 from gateway.outbox import Entry, State, StudyState
+from gateway.rejection import Rejection
 
 
 class Word(StrEnum):
@@ -138,6 +139,44 @@ def show_commitments(transactions: Iterable[Transaction], *, as_json: bool) -> N
         _print(table)
     elif not as_json:
         OUT.print("No storage commitment is open.")
+
+
+def show_rejections(rejections: Iterable[Rejection], *, as_json: bool) -> None:
+    """Show rejected instances."""
+    table = _table("Instance", "State")
+    for one in rejections:
+        if as_json:
+            show_object(
+                {
+                    "instance": one.sop_instance,
+                    "series": one.series,
+                    "study": one.study,
+                    "archive": one.archive,
+                    "state": one.stage,
+                    "action": one.action,
+                    "title": one.title,
+                    "note": one.note,
+                    "calling": one.calling,
+                    "called": one.called,
+                    "received": _iso(one.received),
+                    "attempts": one.attempts,
+                    "next_attempt": None if one.due is None else _iso(one.due),
+                    "readmits": one.readmits,
+                }
+            )
+            continue
+        about = (
+            f"{one.action} by {one.title}, from {one.calling} to {one.called} for {one.archive}",
+            f"note {one.note}",
+            f"received {_local(one.received)}",
+            "" if one.due is None else _next(one.due),
+        )
+        failed = (f"failed {one.attempts} times",) if one.attempts else ()
+        _add(table, one.sop_instance, about, (one.stage, *failed))
+    if table.row_count:
+        _print(table)
+    elif not as_json:
+        OUT.print("No such instance is rejected.")
 
 
 def show_object(values: Mapping[str, object]) -> None:

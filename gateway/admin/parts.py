@@ -8,6 +8,7 @@ from gateway.dicomweb.client import Client
 from gateway.metrics import Metrics
 from gateway.outbox import Outbox
 from gateway.recent import Recent
+from gateway.rejection import Tombstones
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,5 +19,6 @@ class Parts:
     metrics: Metrics
     outbox: Outbox
     recent: Recent
+    tombstones: Tombstones | None
     archives: Mapping[str, Client]
     echo: Callable[[str], None]

@@ -14,6 +14,7 @@ from gateway.admin.watch import Watch
 from gateway.errors import GatewayError, SignInRefused
 from gateway.metrics import families
 from gateway.outbox import State, Statistics
+from gateway.rejection import Stage, Tombstones
 
 _UNDELIVERED = [state for state in State if state is not State.DONE]
 
@@ -57,6 +58,8 @@ class Scrape:
             takes = 0.0
         try:
             yield from _outbox(outbox.statistics(), list(self._parts.archives))
+            if self._parts.tombstones is not None:
+                yield _rejected(self._parts.tombstones, list(self._parts.archives))
         except GatewayError:
             readable = 0.0
         disk = os.statvfs(self._parts.config.spool.folder)
@@ -64,9 +67,22 @@ class Scrape:
             ("free_bytes", disk.f_bavail * disk.f_frsize, "Room left on the spool's disk."),
             ("size_bytes", disk.f_blocks * disk.f_frsize, "Size of the spool's disk."),
             ("takes_instances", takes, "0 while C-STORE is refused for want of room."),
-            ("readable", readable, "0 while the outbox cannot be read; its metrics are missing then."),
+            ("readable", readable, "0 while a database of the spool cannot be read; its metrics are missing then."),
         ):
             yield GaugeMetricFamily(f"dicom_gateway_spool_{name}", words, value)
+
+
+def _rejected(tombstones: Tombstones, archives: list[str]) -> Metric:
+    rejected = GaugeMetricFamily(
+        "dicom_gateway_rejected_instances",
+        "Instances that rejection notes named, by what became of them.",
+        labels=["archive", "state"],
+    )
+    found = tombstones.counts()
+    for archive in sorted({*archives, *(archive for archive, _ in found)}):
+        for stage in Stage:
+            rejected.add_metric([archive, str(stage)], found.get((archive, stage), 0))
+    return rejected
 
 
 def _outbox(found: Statistics, archives: list[str]) -> Iterator[Metric]:

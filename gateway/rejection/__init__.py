@@ -2,7 +2,7 @@
 
 from gateway.rejection.auditing import Auditor
 from gateway.rejection.rejector import Rejector
-from gateway.rejection.tombstones import Action, Rejection, State, Tombstones
+from gateway.rejection.tombstones import Action, Rejection, Stage, State, Tombstones
 from gateway.rejection.units import Unit, units
 
-__all__ = ["Action", "Auditor", "Rejection", "Rejector", "State", "Tombstones", "Unit", "units"]
+__all__ = ["Action", "Auditor", "Rejection", "Rejector", "Stage", "State", "Tombstones", "Unit", "units"]

@@ -25,6 +25,16 @@ class State(StrEnum):
     REFUSED = "refused"  # not acted upon: it is another patient's
 
 
+class Stage(StrEnum):
+    """Say how an operator sees a rejection: what is hidden until its deletion is apart from what stays hidden."""
+
+    WAITING = "waiting"
+    DELETING = "deleting"
+    HIDDEN = "hidden"
+    GONE = "gone"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """Describe one rejected instance; times in seconds since 1970, `due` is None when nothing is left to do.
@@ -52,6 +62,12 @@ class Rejection:
     def readmits(self) -> bool:
         """Say whether a later copy is taken again."""
         return TITLES[self.title].readmits
+
+    @property
+    def stage(self) -> Stage:
+        """Say how an operator sees it."""
+        is_deleting = self.state is State.HIDDEN and self.due is not None
+        return Stage.DELETING if is_deleting else Stage(self.state)
 
 
 _VERSION = 1
@@ -105,9 +121,11 @@ class Tombstones:
     Open it after a fork, not before. Raises SpoolFull and SpoolBroken.
     """
 
+    FILE = "rejections.db"
+
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._changed = threading.Condition()
-        self._database = Database(folder / "rejections.db", _SCHEMA, _VERSION, clock)
+        self._database = Database(folder / self.FILE, _SCHEMA, _VERSION, clock)
 
     def close(self) -> None:
         """Close the database; nothing depends on it."""
@@ -209,6 +227,14 @@ class Tombstones:
     def rejections(self) -> list[Rejection]:
         """List everything."""
         return self._list("1 ORDER BY archive, sop_instance")
+
+    def counts(self) -> dict[tuple[str, Stage], int]:
+        """Count rejections by archive and stage."""
+        rows = self._database.ask(
+            "SELECT archive, CASE WHEN state = 'hidden' AND due IS NOT NULL THEN 'deleting' ELSE state END AS stage, "
+            "count(*) FROM rejections GROUP BY archive, stage"
+        )
+        return {(str(archive), Stage(stage)): int(number) for archive, stage, number in rows}
 
     def wait(self, seconds: float) -> None:
         """Wait until this process has added something, or the time is over."""

@@ -8,6 +8,8 @@ from contextlib import closing
 import audit_trail
 import dcmtk
 import pytest
+from admin_page import AdminPage, admin
+from command_line import run
 from embedded_archive import Caller, instance
 from gateway_process import GatewayProcess
 from meddling_proxy import Rule, meddling
@@ -314,6 +316,71 @@ def test_the_audit_trail_tells_of_what_was_taken_out_of_the_outbox(site):
         site.archive.start()
         await_true(lambda: site.rows("looks > 0"), 40)
     assert trail(site) == [("D", "0", "1.2.1", 1, [A1[2]], "ID1")]
+
+
+# -- the operator
+
+
+def command(site, name, *arguments, answer="", code=0):
+    done = run("rejections", name, "--config", site.folder / "gateway" / "config.yaml", *arguments, answer=answer)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def listed(site, *arguments):
+    found = (json.loads(line) for line in command(site, "list", "--json", *arguments).stdout.splitlines())
+    return {(one["instance"], one["state"]) for one in found}
+
+
+def test_the_operator_sees_what_is_rejected_and_takes_it_back_after_being_asked(site):
+    with site.start({"quality": "hide", "safety": "delete"}, admin=admin()) as gateway:
+        assert "No such instance" in command(site, "list").stdout
+        site.store(*put(*ALL))
+        site.reject(A1, A2, title="113001", study="1.5", sop="1.2.98")
+        site.reject(B1, study="1.5", sop="1.2.99")
+        site.await_line("rejected instance hidden", 2)
+        site.await_line("rejected instance deleted")
+        assert listed(site) == {(A1[2], "hidden"), (A2[2], "hidden"), (B1[2], "gone")}
+        assert listed(site, "--note", "1.2.98", "--state", "hidden") == {(A1[2], "hidden"), (A2[2], "hidden")}
+        assert listed(site, B1[2]) == {(B1[2], "gone")}
+        table = command(site, "list", "--limit", "1").stdout
+        assert "There are more" in table
+        assert "113001, from QC to GATEWAY for far" in table
+        counted = AdminPage(gateway).metrics("dicom_gateway_rejected_instances")
+        assert {labels: number for labels, number in counted.items() if number} == {
+            ("far", "hidden"): 2,
+            ("far", "gone"): 1,
+        }
+        refused = command(site, "lift", A1[2], B1[2], answer="n\n", code=1).stderr
+        assert "1 hidden, will be seen again" in refused
+        assert "1 deleted or never there, may be stored again" in refused
+        assert site.instances() == set()
+        command(site, "lift", A1[2], B1[2], answer="y\n")
+        assert site.instances() == {A1[2]}
+        assert site.store(*put(A2, B1)) == [REJECTED, 0]
+        assert listed(site) == {(A2[2], "hidden")}
+        command(site, "lift", A1[2], "--yes", code=1)
+        command(site, "lift", code=2)
+        command(site, "lift", "--archive", "far", code=2)
+        assert "Doe" not in table
+    lifted = audit_trail.of_kind(audit_trail.in_folder(gateway.folder / "spool" / "audit"), "110103")[-2:]
+    assert [part.find("EventIdentification").get("EventActionCode") for part in lifted] == ["D", "U"]
+
+
+def test_a_deletion_that_waits_is_shown_counted_and_can_be_called_off(site):
+    with meddling(site.archive.url) as proxy, site.start(url=proxy.url, admin=admin()) as gateway:
+        proxy.rule = lambda path: Rule(status=503 if path.startswith("DELETE") else None)
+        site.store(*put(*ALL))
+        site.reject(A1, study="1.5", sop="1.2.99")
+        site.await_line("rejection waits")
+        assert listed(site, "--state", "deleting") == {(A1[2], "deleting")}
+        await_true(lambda: "failed" in command(site, "list").stdout)
+        assert AdminPage(gateway).metrics("dicom_gateway_rejected_instances")["far", "deleting"] == 1
+        told = command(site, "lift", "--note", "1.2.99", answer="y\n").stderr
+        assert "1 to be deleted, will stay" in told
+        assert site.instances() == {one[2] for one in ALL}
+        assert site.store(*put(A1)) == [0]
+        assert site.archived() == {one[2] for one in ALL}
 
 
 # -- who may, and what is off

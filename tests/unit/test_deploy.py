@@ -87,6 +87,7 @@ ALARMS = {
     "DicomGatewayInstancesWait": ({'dicom_gateway_outbox_oldest_undelivered_seconds{archive="a"}': "1700+60x60"}, 10),
     "DicomGatewaySetAside": ({'dicom_gateway_outbox_instances{archive="a",state="set aside"}': "1x60"}, 2),
     "DicomGatewayHeldLong": ({'dicom_gateway_outbox_instances{archive="a",state="held"}': "1x2000"}, 1450),
+    "DicomGatewayRejectionsWait": ({'dicom_gateway_rejected_instances{archive="a",state="deleting"}': "1x100"}, 61),
     "DicomGatewayProcessDown": ({'dicom_gateway_process_up{process="delivery"}': "0x60"}, 2),
     "DicomGatewayProcessRestarts": ({'dicom_gateway_process_starts_total{process="delivery"}': "1+1x60"}, 20),
     "DicomGatewayOperationsFail": (
@@ -115,6 +116,7 @@ def test_every_alert_goes_off_and_does_not_when_all_is_well(tmp_path: Path):
         'dicom_gateway_outbox_oldest_undelivered_seconds{archive="a"}': "60x1500",
         'dicom_gateway_outbox_instances{archive="a",state="set aside"}': "0x1500",
         'dicom_gateway_outbox_instances{archive="a",state="held"}': "0x1500",
+        'dicom_gateway_rejected_instances{archive="a",state="deleting"}': "0x1500",
         'dicom_gateway_process_up{process="delivery"}': "1x1500",
         'dicom_gateway_process_starts_total{process="delivery"}': "1x1500",
         'dicom_gateway_operations_total{peer="CT",service="C-STORE",status="0000"}': "0+9x1500",
