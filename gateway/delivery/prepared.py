@@ -1,23 +1,17 @@
 """Make of an instance what its archive's profile asks for; anything else goes as it came."""
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dicomweb.client import Upload
+from gateway.dicomweb.stow import conformed_file
 from gateway.errors import DataSetError, TranscodingError
 from gateway.outbox import Entry
-from gateway.translate import patient_id
-from gateway.translate.part10 import file_header, read_file_meta
 from gateway.translate.profiles import Profile
-from gateway.translate.transcode import convert
-
-_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,46 +66,16 @@ def prepared(items: Sequence[Item], profile: Profile, scratch: Callable[[], Path
 
 
 def _upload(item: Item, profile: Profile, scratch: Callable[[], Path]) -> Upload:
-    path = item.path
+    upload = Upload(item.path, item.size, item.sop_class, item.sop_instance, item.study, item.series)
     try:
-        if profile.require_patient_id:
-            path = _with_patient_id(item, path, scratch)
-        if profile.explicit_vr_only and item.transfer_syntax == ImplicitVRLittleEndian:
-            path = _explicit(item, path, scratch)
+        upload, changes = conformed_file(upload, item.transfer_syntax, profile, scratch, source_ae=item.peer)
     except (DataSetError, TranscodingError) as error:
         # What we cannot read the archive may: it gets what the peer sent, and its verdict counts.
-        path = item.path
         _log("sent as it came", item, reason=str(error))
-    size = item.size if path is item.path else path.stat().st_size
-    return Upload(path, size, item.sop_class, item.sop_instance, item.study, item.series)
-
-
-def _with_patient_id(item: Item, path: Path, scratch: Callable[[], Path]) -> Path:
-    with path.open("rb") as source:
-        source.seek(read_file_meta(source).offset)
-        absent = patient_id.missing(source, item.transfer_syntax)
-        if absent is None:
-            return path
-        at, element = absent
-        source.seek(0)
-        written = scratch()
-        with written.open("wb") as target:
-            while at > 0:
-                at -= target.write(source.read(min(at, _PIECE)))
-            target.write(element)
-            shutil.copyfileobj(source, target, _PIECE)
-    _log("empty Patient ID added", item)
-    return written
-
-
-def _explicit(item: Item, path: Path, scratch: Callable[[], Path]) -> Path:
-    written = scratch()
-    with path.open("rb") as source, written.open("wb") as target:
-        source.seek(read_file_meta(source).offset)
-        target.write(file_header(item.sop_class, item.sop_instance, ExplicitVRLittleEndian, source_ae=item.peer))
-        convert(source, ImplicitVRLittleEndian, target, ExplicitVRLittleEndian)
-    _log("converted to Explicit VR Little Endian", item)
-    return written
+        return upload
+    for change in changes:
+        _log(change, item)
+    return upload
 
 
 def _log(event: str, item: Item, **more: str) -> None:

@@ -123,6 +123,7 @@ class Client:
         *,
         study: str = "",
         skip_present: bool = True,
+        convert: bool = True,
         progress: Progress | None = None,
         parallel: int = 4,
     ) -> Generator[Uploaded]:
@@ -131,14 +132,17 @@ class Client:
         What is no instance or is refused is told and the rest goes on; an archive that is down is asked again for
         a while, then its ArchiveError is raised, and the same call goes on where this one ended. `study` has the
         archive refuse instances of another one (PS3.18 10.5.1). With `skip_present` an instance whose UIDs the
-        archive has is not sent. `progress` is called with bytes sent, by up to `parallel` threads at a time.
+        archive has is not sent. With `convert` what is sent is made what the profile asks for: of Implicit VR
+        Explicit VR Little Endian, an absent Patient ID empty; each `Uploaded` tells of it. `progress` is called with
+        bytes sent, by up to `parallel` threads at a time.
         """
         uploading = Uploading(
             self.name,
+            self.profile,
             lambda uploads, passed: self.store(uploads, study=study, progress=passed),
             self._listed if skip_present else None,
-            self.profile.store_batch,
             progress,
+            convert=convert,
         )
         return uploading.run(sources, parallel)
 

@@ -3,11 +3,15 @@
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gateway.errors import SpoolBroken
+from gateway.translate.conform import conform
+from gateway.translate.profiles import Profile
 from gateway.translate.stow_outcomes import NOT_TOLD
 
 _PIECE = 65_536
@@ -65,6 +69,41 @@ class Held:
         view = memoryview(self.content)
         for start in range(0, len(view), _PIECE):
             yield bytes(view[start : start + _PIECE])
+
+
+def conformed_file(
+    upload: Upload, transfer_syntax: str, profile: Profile, scratch: Callable[[], Path], *, source_ae: str = ""
+) -> tuple[Upload, list[str]]:
+    """Give the file as an archive's profile asks for it, and what was changed for that; itself where nothing is.
+
+    `scratch` names files that are written, which are the caller's to remove. Raises DataSetError and TranscodingError
+    when the instance cannot be read, OSError when a file cannot be read or written.
+    """
+    path = upload.path
+    with ExitStack() as stack:
+
+        def opened() -> BinaryIO:
+            nonlocal path
+            path = scratch()
+            return stack.enter_context(path.open("w+b"))
+
+        source = stack.enter_context(path.open("rb"))
+        identity = (upload.sop_class, upload.sop_instance, transfer_syntax)
+        _, changes = conform(source, identity, profile, opened, source_ae=source_ae)
+    return (replace(upload, path=path, size=path.stat().st_size) if changes else upload), changes
+
+
+def conformed_bytes(held: Held, transfer_syntax: str, profile: Profile) -> tuple[Held, list[str]]:
+    """Do the same in memory."""
+    identity = (held.sop_class, held.sop_instance, transfer_syntax)
+    made = [BytesIO(held.content)]
+
+    def opened() -> BinaryIO:
+        made.append(BytesIO())
+        return made[-1]
+
+    _, changes = conform(made[0], identity, profile, opened)
+    return (replace(held, content=made[-1].getvalue()) if changes else held), changes
 
 
 @dataclass(frozen=True, slots=True)

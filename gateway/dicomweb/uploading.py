@@ -3,11 +3,13 @@
 import copy
 import os
 import random
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from gateway.dicomweb.retrieval import Progress
-from gateway.dicomweb.stow import Held, Outcome, Upload
+from gateway.dicomweb.stow import Held, Outcome, Upload, conformed_bytes, conformed_file
 from gateway.errors import (
     ArchiveBusy,
     ArchiveError,
@@ -28,8 +30,10 @@ from gateway.errors import (
     SignInRefused,
     SpoolBroken,
     TooLarge,
+    TranscodingError,
 )
 from gateway.translate.part10 import Identity, read_file_meta, read_identity
+from gateway.translate.profiles import Profile
 from gateway.translate.stow_outcomes import Disposition, refused
 
 Source = str | os.PathLike[str] | bytes | Dataset
@@ -59,6 +63,7 @@ class Uploaded:
     """Tell what became of a source: its UIDs and size as far as known, and why it is not stored.
 
     `reason` is the Warning Reason (0008,1196) of what is stored, the Failure Reason (0008,1197) of what is refused.
+    `changes` are what was done for the archive's profile to what was sent; the source stays as it is.
     """
 
     source: Source
@@ -69,6 +74,7 @@ class Uploaded:
     size: int = 0
     reason: int | None = None
     problem: str = ""
+    changes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -80,10 +86,14 @@ class Uploaded:
 class _Job:
     source: Source
     upload: Upload | Held
+    transfer_syntax: str
+    size: int
+    changes: tuple[str, ...] = ()
 
     def told(self, state: State, reason: int | None = None, problem: str = "") -> Uploaded:
         one = self.upload
-        return Uploaded(self.source, state, one.study, one.series, one.sop_instance, one.size, reason, problem)
+        uids = one.study, one.series, one.sop_instance
+        return Uploaded(self.source, state, *uids, self.size, reason, problem, self.changes)
 
 
 class Uploading:
@@ -92,15 +102,18 @@ class Uploading:
     def __init__(
         self,
         archive: str,
+        profile: Profile,
         store: Callable[[Sequence[Upload | Held], Progress], list[Outcome]],
         listed: Callable[[str, str], Iterable[str]] | None,
-        batch: int,
         progress: Progress | None,
+        *,
+        convert: bool,
     ) -> None:
         self._archive = archive
         self._store = store
         self._listed = listed
-        self._batch = batch
+        self._profile = profile
+        self._convert = convert
         self._progress = progress
         self._known: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
         self._stop = threading.Event()
@@ -114,7 +127,7 @@ class Uploading:
                 if isinstance(ready, Uploaded):
                     yield ready
                 else:
-                    running.add(pool.submit(self._send, ready))
+                    running.add(pool.submit(self._deliver, ready))
                 full = len(running) >= parallel * _AHEAD
                 done, running = wait(running, None if full else 0, FIRST_COMPLETED)
                 for future in done:
@@ -131,7 +144,7 @@ class Uploading:
         batch: list[_Job] = []
         for source in sources:
             try:
-                job = _Job(source, _surveyed(source))
+                job = _surveyed(source)
             except DataSetError as error:
                 yield Uploaded(source, State.NOT_DICOM, problem=str(error))
                 continue
@@ -145,7 +158,7 @@ class Uploading:
                 yield batch
                 batch = []
             batch.append(job)
-            if len(batch) >= self._batch:
+            if len(batch) >= self._profile.store_batch:
                 yield batch
                 batch = []
         if batch:
@@ -163,6 +176,36 @@ class Uploading:
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return upload.sop_instance in self._known[key]
+
+    def _deliver(self, jobs: Sequence[_Job]) -> list[Uploaded]:
+        """Make of each what the profile asks for, and send them; raises as `_send` does."""
+        told: list[Uploaded] = []
+        ready: list[_Job] = []
+        with ExitStack() as stack:
+            for job in jobs:
+                try:
+                    ready.append(self._conformed(job, stack) if self._convert else job)
+                except OSError as error:
+                    told.append(job.told(State.UNREADABLE, problem=f"it cannot be converted: {error.strerror}"))
+            return [*told, *self._send(ready)] if ready else told
+
+    def _conformed(self, job: _Job, stack: ExitStack) -> _Job:
+        def scratch() -> Path:
+            descriptor, name = tempfile.mkstemp(prefix="dicom-gateway-", suffix=".dcm")
+            os.close(descriptor)
+            path = Path(name)
+            stack.callback(path.unlink, missing_ok=True)
+            return path
+
+        upload: Upload | Held
+        try:
+            if isinstance(job.upload, Held):
+                upload, changes = conformed_bytes(job.upload, job.transfer_syntax, self._profile)
+            else:
+                upload, changes = conformed_file(job.upload, job.transfer_syntax, self._profile, scratch)
+        except (DataSetError, TranscodingError):
+            return job  # what we cannot read the archive may: its verdict counts
+        return replace(job, upload=upload, changes=tuple(changes))
 
     def _send(self, jobs: Sequence[_Job]) -> list[Uploaded]:
         """Send until the archive has judged each; raises the ArchiveError of one that stays in trouble."""
@@ -214,21 +257,22 @@ class Uploading:
             raise Cancelled("the upload was given up")
 
 
-def _surveyed(source: Source) -> Upload | Held:
+def _surveyed(source: Source) -> _Job:
     """Find the UIDs of a source; raises DataSetError when it is no whole instance, OSError when it cannot be read."""
-    if isinstance(source, Dataset):
-        source = _written(source)
-    if isinstance(source, bytes):
-        found = _identity(BytesIO(source))
-        return Held(source, found.sop_class, found.sop_instance, found.study, found.series)
-    path = Path(source)
+    content = _written(source) if isinstance(source, Dataset) else source
+    if isinstance(content, bytes):
+        found, syntax = _identity(BytesIO(content))
+        held = Held(content, found.sop_class, found.sop_instance, found.study, found.series)
+        return _Job(source, held, syntax, held.size)
+    path = Path(content)
     with path.open("rb") as file:
-        found = _identity(file)
+        found, syntax = _identity(file)
     size = path.stat().st_size
-    return Upload(path, size, found.sop_class, found.sop_instance, found.study, found.series)
+    upload = Upload(path, size, found.sop_class, found.sop_instance, found.study, found.series)
+    return _Job(source, upload, syntax, size)
 
 
-def _identity(file: BinaryIO) -> Identity:
+def _identity(file: BinaryIO) -> tuple[Identity, str]:
     meta = read_file_meta(file)
     file.seek(meta.offset)
     found = read_identity(file, meta.transfer_syntax)
@@ -240,7 +284,7 @@ def _identity(file: BinaryIO) -> Identity:
     }
     if missing := [name for name, uid in named.items() if not uid]:
         raise DataSetError(f"it is no instance: it has no {', '.join(missing)}")
-    return found
+    return found, meta.transfer_syntax
 
 
 def _written(dataset: Dataset) -> bytes:

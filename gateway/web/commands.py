@@ -57,25 +57,33 @@ def store(
     ],
     study: Annotated[str, typer.Option(help="Refuse instances of any other study (its UID).")] = "",
     send_all: Annotated[bool, typer.Option("--all", help="Send what the archive has already, too.")] = False,
+    unchanged: Annotated[
+        bool, typer.Option("--unchanged", help="Send files as they are, whatever the archive's profile asks for.")
+    ] = False,
     parallel: Annotated[int, typer.Option(min=1, max=64, help="Requests at the same time.")] = 4,
     as_json: Json = False,
 ) -> None:
     """Store files; what the archive has already is skipped, so that an interrupted run goes on where it ended.
 
-    With --json a line for each file: file, state, study, series, instance, size, reason, problem.
+    What the archive's profile asks for is done to what is sent, and said: of Implicit VR Explicit VR Little Endian is
+    made, an absent Patient ID is added empty. With --json a line for each file: file, state, study, series, instance,
+    size, reason, problem, changes.
     """
-    err, counts = show.console(stderr=True), Counter[State]()
+    err, counts, changes = show.console(stderr=True), Counter[State](), Counter[str]()
     chosen, nothing = files(paths)
     for name in nothing:
         err.print(f"{name}: there is no such file, folder or match", markup=False)
     begun, bar = time.perf_counter(), show.progress(err, of_bytes=True)
     task = bar.add_task("storing", total=sum(path.stat().st_size for path in chosen))
     advance = partial(bar.advance, task)
-    told = connected.upload(chosen, study=study, skip_present=not send_all, progress=advance, parallel=parallel)
+    told = connected.upload(
+        chosen, study=study, skip_present=not send_all, convert=not unchanged, progress=advance, parallel=parallel
+    )
     try:
         with bar, closing(told):
             for one in told:
                 counts[one.state] += 1
+                changes.update(one.changes)
                 if one.state is State.PRESENT:
                     bar.advance(task, one.size)
                 if as_json:
@@ -85,6 +93,7 @@ def store(
     finally:
         if not as_json:
             show.console().print(_summary(counts, time.perf_counter() - begun))
+            _tell_changes(changes, connected.profile.name)
     done = counts.total() == counts[State.STORED] + counts[State.PRESENT]
     raise typer.Exit(WRONG_CALL if nothing else 0 if done else SOME_FAILED)
 
@@ -238,6 +247,7 @@ def _told(one: Uploaded) -> None:
         size=one.size,
         reason=one.reason,
         problem=one.problem,
+        changes=one.changes,
     )
 
 
@@ -248,6 +258,11 @@ def _summary(counts: Counter[State], seconds: float) -> Table:
         if counts[state]:
             made.add_row(str(counts[state]), words.get(state, str(state)))
     return made
+
+
+def _tell_changes(changes: Counter[str], profile: str) -> None:
+    for change, number in changes.items():
+        show.console().print(f"{number} of them: {change}, as profile {profile} asks for")
 
 
 def _template(output: str, *, single: bool) -> Template:

@@ -7,6 +7,7 @@ import pytest
 from embedded_archive import image, instance
 from orthanc import Orthanc
 from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scripted_server import Answer, scripted
 
 from gateway import errors
@@ -129,6 +130,62 @@ def test_a_request_refused_for_one_instance_is_repeated_one_by_one(status):
         told = list(archive.upload([example(FIRST, 1), example(FIRST, 2)], skip_present=False))
     assert [one.state for one in told] == [State.REFUSED, State.STORED]
     assert str(status) in told[0].problem
+
+
+# what a profile asks for
+
+
+IMPLICIT = {"syntax": ImplicitVRLittleEndian, "PatientID": None}
+BOTH = ("empty Patient ID added", "converted to Explicit VR Little Endian")
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_what_azure_asks_for_is_done_to_what_is_sent_and_told(tmp_path, in_memory):
+    content = image([b"1" * 9, b"2" * 9], series=FIRST, sop=f"{FIRST}.1", **IMPLICIT)
+    right = image([b"3" * 9], series=FIRST, sop=f"{FIRST}.2")
+    paths = [tmp_path / "implicit.dcm", tmp_path / "right.dcm"]
+    for path, file in zip(paths, (content, right), strict=True):
+        path.write_bytes(file)
+    with EmbeddedArchive(tmp_path / "archive") as server, Client(server.url, profile="azure") as archive:
+        told = list(archive.upload([content, right] if in_memory else paths, parallel=1))
+        assert [(one.state, one.changes, one.size) for one in told] == [
+            (State.STORED, BOTH, len(content)),
+            (State.STORED, (), len(right)),
+        ]
+        stored = {str(one.SOPInstanceUID): one for one in (got.dataset() for got in archive.retrieve(STUDY))}
+    changed = stored[f"{FIRST}.1"]
+    assert changed.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert changed.PatientID == ""
+    del changed.PatientID  # nothing else is changed, nor is the file
+    assert {one.tag: one.value for one in changed} == {one.tag: one.value for one in dcmread(paths[0])}
+    assert paths[0].read_bytes() == content
+
+
+@pytest.mark.parametrize(("profile", "convert"), [("azure", False), ("embedded", True), ("standard", True)])
+def test_nothing_is_changed_unless_the_profile_asks_for_it_and_the_caller_lets_it(tmp_path, profile, convert):
+    content = image([b"1" * 9], series=FIRST, sop=f"{FIRST}.1", syntax=ImplicitVRLittleEndian)
+    with EmbeddedArchive(tmp_path) as server, Client(server.url, profile=profile) as archive:
+        (told,) = archive.upload([content], convert=convert)
+        assert (told.state, told.changes) == (State.STORED, ())
+        (got,) = (one.read() for one in archive.retrieve(STUDY))
+        assert got == content
+
+
+def test_what_cannot_be_converted_is_the_archive_s_to_judge_and_no_file_is_left(tmp_path, monkeypatch):
+    content = image([b"1" * 9], series=FIRST, sop=f"{FIRST}.1", syntax=ImplicitVRLittleEndian)
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(content[:-4])  # the length of its pixels says more
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    with EmbeddedArchive(tmp_path / "archive") as server, Client(server.url, profile="azure") as archive:
+        (told,) = archive.upload([broken])
+        assert (told.state, told.changes) == (State.STORED, ())
+        scratch.rmdir()
+        broken.write_bytes(content)
+        (told,) = archive.upload([broken], skip_present=False)
+    assert told.state is State.UNREADABLE
+    assert "cannot be converted" in told.problem
 
 
 # search

@@ -14,7 +14,7 @@ from embedded_archive import image, instance
 from orthanc import Orthanc
 from processes import free_port
 from pydicom import dcmread
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scripted_server import Answer, scripted
 
 from gateway.dicomweb import Client
@@ -82,6 +82,19 @@ def test_what_is_not_dicom_is_named_and_the_rest_goes_on(server, at, folder):
     assert done.returncode == 1
     assert "notes.txt: not DICOM: the file does not begin like a Part 10 file" in done.stderr
     assert len(held(server)) == 3
+
+
+def test_what_the_profile_asks_for_is_done_and_said_unless_it_is_forbidden(at, tmp_path):
+    files = [tmp_path / f"{number}.dcm" for number in range(3)]
+    for number, path in enumerate(files):
+        syntax = ExplicitVRLittleEndian if number == 2 else ImplicitVRLittleEndian
+        path.write_bytes(instance(series=FIRST, sop=f"{FIRST}.{number + 1}", syntax=syntax))
+    done = run("web", "store", files[0], "--json", "--unchanged", *at)
+    assert [(one["state"], one["changes"]) for one in lines(done)] == [("stored", [])]
+    done = run("web", "store", *files, "--all", *at)
+    assert "2 of them: converted to Explicit VR Little Endian, as profile azure asks for" in done.stdout
+    (told,) = lines(run("web", "store", files[1], "--json", "--all", *at))
+    assert told["changes"] == ["converted to Explicit VR Little Endian"]
 
 
 def test_an_argument_that_means_no_file_is_named(server, at, folder):
