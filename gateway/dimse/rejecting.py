@@ -16,7 +16,8 @@ log = structlog.get_logger("gateway.rejection")
 
 Row = dict[str, Any]
 
-_STUDY, _SERIES, _SOP_INSTANCE = 0x0020000D, 0x0020000E, 0x00080018
+_STUDY, _SERIES, _SOP_INSTANCE, _SOP_CLASS, _MODALITY = 0x0020000D, 0x0020000E, 0x00080018, 0x00080016, 0x00080060
+_MODALITIES, _SOP_CLASSES = "00080061", "00080062"
 _STUDY_SERIES, _STUDY_INSTANCES, _SERIES_INSTANCES = "00201206", "00201208", "00201209"
 
 
@@ -102,23 +103,38 @@ class Rejecting:
         return sifted
 
     def _corrected(self, row: Row, study: str, series: str) -> Row | None:
-        """Give a row with the counts of what can be seen; None when that is nothing."""
+        """Give a row with the counts, classes and modalities of what can be seen; None when that is nothing."""
         below = f"studies/{study}/series/{series}/instances" if series else f"studies/{study}/instances"
         listed = {
-            text_of(found, _SOP_INSTANCE): text_of(found, _SERIES)
+            text_of(found, _SOP_INSTANCE): (text_of(found, _SERIES), text_of(found, _SOP_CLASS))
             for found in self._client.matches(below, [("includefield", "0020000D,0020000E,00080016")])
         }
         hidden = self.hidden(listed.keys())
-        visible = {uid: of for uid, of in listed.items() if uid not in hidden}
+        visible = [of for uid, of in listed.items() if uid not in hidden]
         if not visible:
             return None
-        counts = {
-            _STUDY_SERIES: len(set(visible.values())),
-            _STUDY_INSTANCES: len(visible),
-            _SERIES_INSTANCES: len(visible),
-        }
-        wrong = {tag: {"vr": "IS", "Value": [count]} for tag, count in counts.items() if tag in row}
-        return {**row, **wrong}
+        corrected = dict(row)
+        if series:
+            _replace(corrected, _SERIES_INSTANCES, "IS", [len(visible)])
+            return corrected
+        of_series = {one for one, _ in visible}
+        _replace(corrected, _STUDY_SERIES, "IS", [len(of_series)])
+        _replace(corrected, _STUDY_INSTANCES, "IS", [len(visible)])
+        _replace(corrected, _SOP_CLASSES, "UI", sorted({sop_class for _, sop_class in visible if sop_class}))
+        if _MODALITIES in row:
+            _replace(corrected, _MODALITIES, "CS", self._modalities(study, of_series))
+        return corrected
+
+    def _modalities(self, study: str, of_series: Collection[str]) -> list[str]:
+        rows = self._client.matches(f"studies/{study}/series", [("includefield", "0020000E,00080060")])
+        found = {text_of(row, _MODALITY) for row in rows if text_of(row, _SERIES) in of_series}
+        return sorted(found - {""})
+
+
+def _replace(row: Row, tag: str, vr: str, values: list[Any]) -> None:
+    """Set an attribute of a row that has it."""
+    if tag in row:
+        row[tag] = {"vr": vr, "Value": values}
 
 
 def _note(stream: BinaryIO, transfer_syntax: str, identity: Identity) -> Note | None:

@@ -110,8 +110,15 @@ class Scan:
                     else:
                         self.malformed += malformed(search, row)
                 self.observe(Page(request, len(page), len(matching), came - asked, perf_counter() - came))
-                yield matching if self.sift is None else self.sift(level, matching)
+                yield self._seen(level, matching)
                 asked = perf_counter()
+
+    def _seen(self, level: str, matching: list[Row]) -> list[Row]:
+        """Give what may be seen of rows; one that has lost a value by that has to match without it."""
+        if self.sift is None:
+            return matching
+        known = set(map(id, matching))
+        return [row for row in self.sift(level, matching) if id(row) in known or matches(self.search, row)]
 
     def _count(self, page: list[Row]) -> None:
         self.entries += len(page)

@@ -217,6 +217,28 @@ def test_what_is_hidden_is_found_by_nobody_here_but_stays_in_the_archive(site, t
         assert (report.committed, report.failed) == ([(sc, A2[2])], {(sc, A1[2]): 0x0112})
 
 
+def test_modalities_and_classes_of_a_study_are_those_of_what_can_be_seen(site):
+    names = ("1.9", "1.9.1", "1.9.1.1"), ("1.9", "1.9.2", "1.9.2.1"), ("1.9", "1.9.2", "1.9.2.2")
+    keys = ("StudyInstanceUID=1.9", "SOPClassesInStudy", "NumberOfStudyRelatedInstances")
+    with site.start(HIDE_ALL):
+        site.store(instance(*names[0], Modality="MR"), *put(*names[1:], Modality="CT"))
+        (before,) = site.found("STUDY", *keys, "ModalitiesInStudy")
+        assert sorted(before.ModalitiesInStudy) == ["CT", "MR"]
+        site.reject(names[0], names[1], study="1.5")
+        site.await_line("rejected instance hidden", 2)
+        (after,) = site.found("STUDY", *keys, "ModalitiesInStudy")
+        assert (after.ModalitiesInStudy, after.NumberOfStudyRelatedInstances) == ("CT", 1)
+        assert after.SOPClassesInStudy == SecondaryCaptureImageStorage
+        assert len(site.found("STUDY", *keys, "ModalitiesInStudy=CT")) == 1
+        assert site.found("STUDY", *keys, "ModalitiesInStudy=MR") == []
+        (series,) = site.found(
+            "SERIES", "StudyInstanceUID=1.9", "SeriesInstanceUID", "NumberOfSeriesRelatedInstances"
+        )
+        assert (series.SeriesInstanceUID, series.NumberOfSeriesRelatedInstances) == ("1.9.2", 1)
+        (all_of_it,) = site.found("STUDY", *keys, "ModalitiesInStudy=MR", called="SEES_ALL")
+        assert all_of_it.NumberOfStudyRelatedInstances == 3
+
+
 def test_what_is_hidden_in_a_series_that_is_fetched_whole_is_not_sent(site, tmp_path):
     names = [("1.6", "1.6.1", f"1.6.1.{number}") for number in range(6)]
     with dcmtk.storescp(tmp_path / "received", port=site.receiver_port) as receiver, site.start(HIDE_ALL) as gateway:
