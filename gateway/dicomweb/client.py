@@ -8,7 +8,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from gateway.dicomweb.auth import Auth
@@ -18,7 +20,7 @@ from gateway.dicomweb.retrieval import Instance, Instances, Progress
 from gateway.dicomweb.stow import Body, Held, Outcome, Upload, outcomes
 from gateway.dicomweb.transport import JSON, Transport, parsed, tls
 from gateway.dicomweb.uploading import Source, Uploaded, Uploading
-from gateway.errors import AnswerUnreadable, RequestRefused
+from gateway.errors import AnswerUnreadable, ConfigError, Fault, RequestRefused
 from gateway.translate.dicom_json import to_dataset
 from gateway.translate.profiles import PROFILES, Profile
 
@@ -44,7 +46,8 @@ class Client:
 
     `url` is what comes before `/studies`; `profile` says what kind of archive it is (`azure`, `google`, `orthanc`,
     `dcm4chee`, `aws`, `standard`). `ca` names a PEM file with the authorities to believe, `certificate` and `key`
-    what to prove ourselves with. Making one raises ConfigError when such a file cannot be used.
+    what to prove ourselves with. `name` stands in errors, by default the URL's host. Making one raises ConfigError
+    for a URL or a profile that there is not, and when such a file cannot be used.
 
     Every method raises ArchiveError when the archive does not do what was asked; a failure is never an empty result.
     """
@@ -53,7 +56,7 @@ class Client:
         self,
         url: str,
         *,
-        name: str = "archive",
+        name: str = "",
         profile: Profile | str = PROFILES["standard"],
         auth: Auth | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
@@ -67,9 +70,9 @@ class Client:
         observe: Observe = lambda _operation, _outcome, _seconds: None,
         changed: Changed = lambda _study, _series, _instance: None,
     ) -> None:
-        self.name = name
+        self.name = name = name or urlsplit(url).netloc
         self._changed = changed
-        self.profile = PROFILES[profile] if isinstance(profile, str) else profile
+        self.profile = _checked(url, profile)
         files = (Path(file) if file is not None else None for file in (ca, certificate, key))
         self._transport = Transport(
             url,
@@ -119,7 +122,7 @@ class Client:
 
     def upload(
         self,
-        sources: Iterable[Source],
+        sources: Iterable[Source] | Source,
         *,
         study: str = "",
         skip_present: bool = True,
@@ -129,6 +132,7 @@ class Client:
     ) -> Generator[Uploaded]:
         """Store files by path, Part 10 bytes or data sets, and yield what became of each when it is known.
 
+        One may stand alone. Nothing is sent before what this gives is iterated over, to its end for all to be sent.
         What is no instance or is refused is told and the rest goes on; an archive that is down is asked again for
         a while, then its ArchiveError is raised, and the same call goes on where this one ended. `study` has the
         archive refuse instances of another one (PS3.18 10.5.1). With `skip_present` an instance whose UIDs the
@@ -144,6 +148,8 @@ class Client:
             progress,
             convert=convert,
         )
+        if isinstance(sources, (str, os.PathLike, bytes, Dataset)):
+            return uploading.run([sources], parallel)
         return uploading.run(sources, parallel)
 
     def store(
@@ -302,6 +308,10 @@ class Client:
 
     def _found(self, resource: str, fields: Iterable[str], matches: Mapping[str, str]) -> Iterator[Dataset]:
         included = ",".join(fields)
+        for keyword in (*matches, *included.split(",")):
+            # others are an archive's options; to a keyword that there is not some archives answer with all they have
+            if keyword[:1].isupper() and "." not in keyword and tag_for_keyword(keyword) is None:
+                raise RequestRefused(self.name, f"{keyword} is no attribute's keyword")
         parameters = [*matches.items(), *([("includefield", included)] if included else [])]
         return (to_dataset(entry)[0] for entry in self.matches(resource, parameters))
 
@@ -316,6 +326,18 @@ class Client:
         if not _UID.fullmatch(uid):
             raise RequestRefused(self.name, "a UID is empty or has characters that no UID has")
         return uid
+
+
+def _checked(url: str, profile: Profile | str) -> Profile:
+    """Give the profile by its name; raises ConfigError for that and for a URL that is none."""
+    address, faults = urlsplit(url), list[Fault]()
+    if address.scheme not in ("http", "https") or not address.hostname:
+        faults.append(Fault("url", "has to begin with http:// or https:// and a host"))
+    if isinstance(profile, str) and profile not in PROFILES:
+        faults.append(Fault("profile", f"{profile!r} is not one of: {', '.join(PROFILES)}"))
+    if faults:
+        raise ConfigError("the client", tuple(faults))
+    return PROFILES[profile] if isinstance(profile, str) else profile
 
 
 def _key(entry: Mapping[str, Any]) -> int:

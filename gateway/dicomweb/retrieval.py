@@ -52,9 +52,12 @@ class Instance:
     def save(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
         """Write the Part 10 file and give its path; in a folder it is named by its SOP Instance UID.
 
-        The file appears when it is complete, in place of an older one. Raises OSError when it cannot be written.
+        A path that is not there and has no extension is a folder, which is made. The file appears when it is
+        complete, in place of an older one. Raises OSError when it cannot be written.
         """
         target, chunks = Path(path), self.chunks
+        if not target.suffix and not target.is_file():
+            target.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             head, chunks = _begun(chunks)
             target /= f"{_name(head)}.dcm"

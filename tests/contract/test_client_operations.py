@@ -132,6 +132,48 @@ def test_a_request_refused_for_one_instance_is_repeated_one_by_one(status):
     assert str(status) in told[0].problem
 
 
+# what a new user does
+
+
+def test_one_source_may_stand_alone(archive, tmp_path):
+    path = tmp_path / "one.dcm"
+    path.write_bytes(example("1.2.1.4", 1))
+    assert [one.source for one in archive.upload(str(path))] == [str(path)]
+    assert [one.state for one in archive.upload(path)] == [State.PRESENT]
+    dataset = dcmread(path)
+    assert [one.state for one in archive.upload(dataset)] == [State.PRESENT]
+    assert [one.state for one in archive.upload(example("1.2.1.4", 2))] == [State.STORED]
+
+
+def test_a_study_saved_under_the_name_of_no_folder_makes_one_and_loses_no_instance(archive, tmp_path):
+    saved = [one.save(tmp_path / "a" / "study") for one in archive.retrieve(STUDY)]
+    assert sorted(path.name for path in saved) == [f"{FIRST}.1.dcm", f"{FIRST}.2.dcm", f"{SECOND}.1.dcm"]
+    assert sorted((tmp_path / "a" / "study").iterdir()) == sorted(saved)
+    (tmp_path / "IM1").write_text("an older one")
+    assert next(iter(archive.retrieve(STUDY, SECOND))).save(tmp_path / "IM1") == tmp_path / "IM1"
+
+
+def test_a_keyword_that_there_is_not_is_refused_before_anything_is_asked(archive):
+    for wrong in ({"PatientNme": "x"}, {"fields": ["StudyDte"]}):
+        with pytest.raises(errors.RequestRefused, match="is no attribute's keyword"):
+            list(archive.studies(**wrong))
+    assert len(list(archive.studies(**{"00100020": "ID1", "fuzzymatching": "false"}))) == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "archive.example.org/dicom-web", "", "http://"])
+def test_a_client_of_no_url_or_profile_is_not_made(url):
+    with pytest.raises(errors.ConfigError, match="url: has to begin with http://"):
+        Client(url)
+    with pytest.raises(errors.ConfigError, match="profile: 'azur' is not one of: standard, azure"):
+        Client("http://127.0.0.1", profile="azur")
+
+
+def test_errors_name_the_host_where_nobody_gave_a_name():
+    with scripted(Answer(404)) as server, Client(server.url) as archive, pytest.raises(errors.NotFound) as caught:
+        archive.metadata(STUDY)
+    assert str(caught.value).startswith(f"archive {server.url.split('/')[2]}: HTTP 404")
+
+
 # what a profile asks for
 
 
