@@ -312,9 +312,9 @@ class Association:
     def send(self, context: Context, command: Mapping[str, int | str], data: Buffer | None = None) -> None:
         """Send a message; its Command Data Set Type is set here."""
         encoded = commands.encode(self._typed(command, present=data is not None))
-        pdus = [self.pdus(context, encoded, command=True)]
+        pdus = list(data_pdus(context.identifier, encoded, self._max_pdu, command=True))
         if data is not None:
-            pdus.append(self.pdus(context, data, command=False))
+            pdus.extend(data_pdus(context.identifier, data, self._max_pdu, command=False))
         self.connection.send(pdus)
 
     def pdus(self, context: Context, data: Buffer, *, command: bool) -> bytes:

@@ -83,8 +83,12 @@ class Fetch:
         self._expansion = expansion
         self._scratch = scratch
         self._shares = shares
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        # two, so that an instance wakes who waits for it, and not all who wait for room: that takes turns of
+        # the interpreter from those who read and send
+        self._arrived, self._room = threading.Condition(lock), threading.Condition(lock)
         self._ready: deque[Fetched] = deque()
+        self._ready_bytes = 0
         self._running = _PARALLEL
         self._left = False
         self._unanswered = 0
@@ -93,12 +97,13 @@ class Fetch:
         for _ in range(_PARALLEL):
             threading.Thread(target=self._work, name="fetch", daemon=True).start()
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._ready or not self._running or self._left)
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._ready or not self._running or self._left)
                 if self._left:
                     return
                 fetched = self._ready.popleft() if self._ready else None
-                self._changed.notify_all()
+                self._ready_bytes -= fetched.size if fetched is not None else 0
+                self._room.notify()
             if fetched is None:
                 self._expansion.completed()
                 return
@@ -106,10 +111,11 @@ class Fetch:
 
     def leave(self) -> None:
         """End the iteration and remove what was fetched ahead; requests under way end by themselves."""
-        with self._changed:
+        with self._arrived:
             self._left = True
             ready, self._ready = self._ready, deque()
-            self._changed.notify_all()
+            self._arrived.notify_all()
+            self._room.notify_all()
         self._expansion.leave()
         for fetched in ready:
             fetched.discard()
@@ -127,9 +133,9 @@ class Fetch:
         except Cancelled:
             pass  # nobody waits for the rest
         finally:
-            with self._changed:
+            with self._arrived:
                 self._running -= 1
-                self._changed.notify_all()
+                self._arrived.notify()
 
     def _instance(self, target: Target) -> Fetched:
         """Take one instance that is here or fetch it, unless the archive has not answered a row of requests."""
@@ -194,19 +200,21 @@ class Fetch:
 
     def _put(self, fetched: Fetched, patience: float | None = None) -> bool:
         """Hand an instance over as soon as there is room; give False when there was none in `patience` seconds."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._left or self._has_room(), patience):
+        with self._arrived:
+            if not self._room.wait_for(lambda: self._left or self._has_room(), patience):
                 return False
             if not self._left:
                 self._ready.append(fetched)
-                self._changed.notify_all()
+                self._ready_bytes += fetched.size
+                self._arrived.notify()
+                if self._has_room():
+                    self._room.notify()
                 return True
         fetched.discard()
         raise Cancelled("the instance is not wanted any more")
 
     def _has_room(self) -> bool:
-        ahead = sum(one.size for one in self._ready)
-        return not self._ready or (len(self._ready) < _AHEAD and ahead < _AHEAD_BYTES)
+        return not self._ready or (len(self._ready) < _AHEAD and self._ready_bytes < _AHEAD_BYTES)
 
 
 def fetch_instance(archive: Client, target: Target, scratch: Scratch, transfer_syntax: str = "*") -> Fetched:
