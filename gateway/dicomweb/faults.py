@@ -47,7 +47,9 @@ def archive_errors(archive: str) -> Iterator[None]:
     except httpx.TimeoutException as error:
         raise ArchiveUnreachable(archive, f"no answer in time ({type(error).__name__})") from error
     except httpx.RemoteProtocolError as error:
-        if "without sending a response" in str(error):  # httpcore names no other way a connection that went away, nor do we
+        if "without sending a response" in str(
+            error
+        ):  # httpcore names no other way a connection that went away, nor do we
             raise ArchiveUnreachable(archive, "the connection ended before an answer came") from error
         raise AnswerUnreadable(archive, "the answer broke off or is not HTTP") from error
     except httpx.DecodingError as error:

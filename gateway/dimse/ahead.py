@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, Self, TypeVar
 
@@ -26,6 +27,7 @@ class Ahead(Generic[T]):
 
     No more than `depth` + 1 items are ever held: the next is asked for as soon as one has been used up.
 
+    An item may be held for `hold` seconds, so that one wake-up serves for several that come close together.
     While it waits it calls `tick` every second and raises Cancelled as soon as the peer cancels, or the
     PeerError that ended the association. Leaving the context lets the thread go: it ends with its next item;
     `dispose` gets what was read and not used.
@@ -37,11 +39,14 @@ class Ahead(Generic[T]):
         source: Iterable[T],
         *,
         depth: int = 1,
+        hold: float = 0,
         tick: Callable[[], None] = lambda: None,
         dispose: Callable[[T], None] = lambda _: None,
     ) -> None:
         self._association = association
         self._source = source
+        self._hold = hold
+        self._woken = 0.0
         self._tick = tick
         self._dispose = dispose
         self._items: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
@@ -81,13 +86,16 @@ class Ahead(Generic[T]):
             self._room.release()
 
     def _next(self) -> T | _End:
+        since = time.monotonic()
         while True:
             if self._association.cancelled():
                 raise Cancelled("the peer cancelled the operation")
             try:
                 return self._items.get_nowait()
             except queue.Empty:
-                if not self._association.connection.wait(_LOOK):
+                self._association.connection.wait(self._hold or _LOOK)
+                if time.monotonic() - since >= _LOOK:
+                    since = time.monotonic()
                     self._tick()
 
     def _fetch(self) -> None:
@@ -113,6 +121,9 @@ class Ahead(Generic[T]):
 
     def _put(self, item: T | _End) -> None:
         self._items.put(item)
-        self._association.connection.wake()
+        now = time.monotonic()
+        if now - self._woken >= self._hold or isinstance(item, _End):
+            self._woken = now
+            self._association.connection.wake()
         if self._left.is_set():
             self._clear()  # the context may have been left just before the item was placed

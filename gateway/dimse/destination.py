@@ -57,6 +57,7 @@ class Destination:
         self._session = session
         self._title = title
         self._peer = peer
+        self._archive, self._scratch = session.archive, session.scratch()
         self._timeout = session.config.listen.network_timeout
         self._originator: dict[str, int | str] = {
             "MoveOriginatorApplicationEntityTitle": session.calling,
@@ -118,7 +119,7 @@ class Destination:
         if fetched.error is not None:
             raise fetched.error
         association, contexts = self._contexts(fetched, classes)
-        fitted = fit(self._session.archive, fetched, list(contexts), self._session.scratch())
+        fitted = fit(self._archive, fetched, list(contexts), self._scratch)
         try:
             return store(association, fitted, self._originator, self._timeout)
         finally:

@@ -1,8 +1,7 @@
 """Find the instances that a retrieve names, page by page, and hand them out while more are found."""
 
-import itertools
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,11 @@ class Target:
     sop_instance: str
     waiting: Path | None = None
     recent: bool = False
+
+    @property
+    def is_here(self) -> bool:
+        """Say whether it need not be asked from the archive."""
+        return self.waiting is not None or self.recent
 
     @property
     def uids(self) -> tuple[str, str, str]:
@@ -54,6 +58,7 @@ class Expansion:
         self._taken: set[str] = set()
         self._streaming: dict[Series, list[Target]] = {}
         self._streamed: set[Series] = set()
+        self._unfetched: Counter[Series] = Counter()
         self._classes: dict[str, None] = {}
         self._complete = False
         self._left = False
@@ -121,7 +126,7 @@ class Expansion:
                 self._waiting.popleft()
             elif series in self._streaming:
                 self._streaming[series].append(self._waiting.popleft())
-            elif not self._worth_a_stream(series):
+            elif not self._worth_a_stream(target, series):
                 break
             elif streams.acquire(blocking=False):
                 self._streamed.add(series)
@@ -135,15 +140,15 @@ class Expansion:
             return None
         target = self._waiting.popleft()
         self._taken.add(target.sop_instance)
+        if not target.is_here:
+            self._unfetched[Series(target.study, target.series)] -= 1
         return target
 
-    def _worth_a_stream(self, series: Series) -> bool:
-        if not self._whole_series or series in self._streamed:
+    def _worth_a_stream(self, target: Target, series: Series) -> bool:
+        """Say whether enough of its series is wanted from the archive, wherever it stands: not all sort by series."""
+        if not self._whole_series or series in self._streamed or target.is_here:
             return False
-        first = list(itertools.islice(self._waiting, _LONG))
-        return len(first) == _LONG and all(
-            Series(one.study, one.series) == series and one.waiting is None and not one.recent for one in first
-        )
+        return self._unfetched[series] >= _LONG
 
     def claim(self, sop_instance: str) -> Target | None:
         """Give the target that arrived with its series, None when it is unexpected or was taken before.
@@ -185,4 +190,6 @@ class Expansion:
             if target.sop_instance not in self._targets:
                 self._targets[target.sop_instance] = target
                 self._waiting.append(target)
+                if not target.is_here:
+                    self._unfetched[Series(target.study, target.series)] += 1
                 self._classes[target.sop_class] = None

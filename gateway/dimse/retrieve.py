@@ -50,7 +50,7 @@ from gateway.translate.search import Model, Negotiated, Search, expand_plan, ins
 log = structlog.get_logger("gateway.dimse")
 
 _FIRST_PAGE = 20  # instances; their fetching begins while the archive looks for the others
-_OUTCOMES = 16  # that may wait to be counted: who sends does not wait for who answers
+_OUTCOMES = 512  # that may wait to be counted: who sends does not wait for who answers
 _PENDING_EVERY = 0.05  # seconds
 _LAST_CHANCE = 0.7  # seconds that a sub-operation under way may go on after a cancel
 
@@ -205,6 +205,7 @@ def _move(session: Session, message: Message, expansion: Expansion, progress: Pr
         session.association,
         outcomes(),
         depth=_OUTCOMES,
+        hold=_PENDING_EVERY,
         tick=lambda: _pending(session, message, progress),
         dispose=progress.count,
     )
