@@ -40,7 +40,7 @@ class Reading(httpx.BaseTransport):
         self._places = threading.Semaphore(connections)
         self._changing = threading.Lock()
         self._idle: deque[tuple[http.client.HTTPConnection, float]] = deque()
-        self._busy: dict[socket.socket, Callable[[], None]] = {}
+        self._busy: dict[socket.socket, _Body | None] = {}
         self._ended = False
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -64,10 +64,13 @@ class Reading(httpx.BaseTransport):
             busy = dict(self._busy)
         for connection, _ in idle:
             connection.close()
-        for sock, end in busy.items():
+        for sock, body in busy.items():
+            if body is not None:
+                body.stopped = True  # the end that its reader will see is not the answer's
             with suppress(OSError):  # the server may have been first
-                sock.shutdown(socket.SHUT_RDWR)  # whoever reads sees the end, and lets go of what is closed next
-            end()
+                sock.shutdown(socket.SHUT_RDWR)
+            if body is not None:
+                body.close()
         self._others.close()
 
     def _exchanged(self, request: httpx.Request, connect: float, read: float) -> httpx.Response:
@@ -86,7 +89,7 @@ class Reading(httpx.BaseTransport):
     def _asked(self, connection: http.client.HTTPConnection, request: httpx.Request, read: float) -> httpx.Response:
         sock = connection.sock
         with self._changing:
-            self._busy[sock] = connection.close
+            self._busy[sock] = None
         try:
             with _errors(httpx.ReadTimeout, httpx.ReadError):
                 sock.settimeout(read)
@@ -111,7 +114,7 @@ class Reading(httpx.BaseTransport):
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.getheaders()]
         body = _Body(answer, ended)
         with self._changing:
-            self._busy[sock] = body.close
+            self._busy[sock] = body
         return httpx.Response(answer.status, headers=headers, stream=body)
 
     def _kept(self) -> http.client.HTTPConnection | None:
@@ -128,6 +131,8 @@ class Reading(httpx.BaseTransport):
             connection.close()
 
     def _connected(self, seconds: float) -> http.client.HTTPConnection:
+        if self._ended:
+            raise httpx.ConnectError("the client is closed")
         host, port = self._server.raw_host.decode("ascii"), self._server.port
         connection = (
             http.client.HTTPConnection(host, port, timeout=seconds)
@@ -155,16 +160,18 @@ class _Body(httpx.SyncByteStream):
     def __init__(self, answer: http.client.HTTPResponse, ended: Callable[[bool], None]) -> None:
         self._answer = answer
         self._ended = ended
+        self.stopped = False
         self._whole = False
         self._closed = False
+        self._using = threading.Lock()
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield what has come, as soon as it has; a body that breaks off closes its connection."""
         try:
             with _errors(httpx.ReadTimeout, httpx.ReadError):
-                while piece := self._answer.read1(_PIECE):
+                while piece := self._piece():
                     yield piece
-                if self._answer.length or self._closed:
+                if self._answer.length or self.stopped:
                     raise httpx.RemoteProtocolError("the connection ended before the body")
         except BaseException:
             self.close()
@@ -173,10 +180,19 @@ class _Body(httpx.SyncByteStream):
 
     def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
-        if not self._closed:
+        with self._using:
+            if self._closed:
+                return
             self._closed = True
             self._answer.close()
-            self._ended(self._whole)
+        self._ended(self._whole)
+
+    def _piece(self) -> bytes:
+        """Read what has come, nothing at the end."""
+        with self._using:
+            if self._closed:
+                raise httpx.ReadError("the client is closed")
+            return self._answer.read1(_PIECE)
 
 
 @contextmanager

@@ -4,17 +4,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
+import httpx
 import pytest
 from scripted_server import Answer, scripted
 
 from gateway import errors
 from gateway.dicomweb.auth import Basic, Bearer, TokenFile
 from gateway.dicomweb.client import Client, Outcome, Upload
+from gateway.dicomweb.reading import carrier
 from gateway.translate.profiles import PROFILES
 
 JSON = {"Content-Type": "application/dicom+json"}
@@ -92,6 +95,53 @@ def test_every_kind_of_answer_leaves_the_connection_for_the_next_request(tmp_pat
         reading = {request.connection for request in server.requests if request.method == "GET"}
         writing = {request.connection for request in server.requests if request.method != "GET"}
         assert len(reading) == len(writing) == 1  # a connection to read from, another one to write to
+
+
+@pytest.mark.parametrize(("kept", "succeeds"), [(True, True), (False, False)])
+def test_a_get_is_sent_again_only_when_a_kept_connection_was_closed_meanwhile(kept: bool, succeeds: bool) -> None:
+    first = [Answer(200, JSON, STUDIES)] * kept
+    with (
+        scripted(*first, Answer(drop=True), Answer(200, JSON, STUDIES)) as server,
+        httpx.Client(transport=carrier(server.url, verify=False, connections=1, proxy=None)) as http,
+    ):
+        for _ in first:
+            assert http.get(server.url).status_code == 200
+        with nullcontext() if succeeds else pytest.raises(httpx.RemoteProtocolError):
+            assert http.get(server.url).content == STUDIES
+        assert http.get(server.url).content == STUDIES  # its place was given back
+
+
+def test_headers_that_cannot_be_read_are_no_answer() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 2\r\n\r\n[]")
+
+    with (
+        serving(serve) as url,
+        httpx.Client(transport=carrier(url, verify=False, connections=1, proxy=None)) as http,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        http.get(url)
+
+
+def test_to_close_ends_an_answer_that_another_thread_reads() -> None:
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[")
+        over.wait(60)
+
+    with serving(serve) as url, ThreadPoolExecutor(1) as pool:
+        http = httpx.Client(transport=carrier(url, verify=False, connections=1, proxy=None), timeout=50)
+        with http.stream("GET", url) as answer:
+            pieces = answer.iter_raw()
+            assert next(pieces) == b"["
+            rest = pool.submit(next, pieces)
+            http.close()
+            with pytest.raises(httpx.TransportError):
+                rest.result(40)
+        over.set()
 
 
 def test_an_instance_is_asked_for_uncompressed_and_read_compressed_all_the_same() -> None:

@@ -59,6 +59,12 @@ def test_a_series_is_handed_out_whole_and_what_did_not_come_with_it_singly():
     assert streams.acquire(blocking=False)
 
 
+def test_series_whose_instances_are_listed_in_turn_are_handed_out_whole():
+    first, second = targets(3), targets(3, "1.3")
+    expansion = expanded([one for pair in zip(first, second, strict=True) for one in pair])
+    assert [expansion.take(threading.Semaphore(2)) for _ in range(2)] == [Series("1", "1.2"), Series("1", "1.3")]
+
+
 def test_without_a_free_stream_a_series_is_handed_out_singly():
     expansion = expanded(targets(3))
     assert [expansion.take(threading.Semaphore(0)) for _ in range(4)] == [*targets(3), None]
