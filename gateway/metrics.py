@@ -1,11 +1,12 @@
 """Count what the gateway does, over all of its processes, and write it as Prometheus metrics.
 
-Each process has memory of its own to count in, made before the fork, so that the others can read it at any time and
-what a dead process had counted stays counted. No lock is shared, nothing is on the disk.
+Each process has memory of its own to count in, a part of a file in memory, so that the others can read it at any time
+and what a dead process had counted stays counted. No lock is shared, nothing is on the disk.
 """
 
 import math
 import mmap
+import os
 import struct
 import threading
 from bisect import bisect_left
@@ -117,17 +118,17 @@ _SERIES: Mapping[str, Series] = {
     )
 }
 
+_SPARE = (UNCOUNTED.name, "")  # the first row of all, for what finds no room
+
 
 class Recorder:
     """Count for one process, from any of its threads; survives that process, and a successor goes on with it."""
 
-    def __init__(self, room: int = _ROOM) -> None:
-        self._memory = mmap.mmap(-1, room)
+    def __init__(self, memory: mmap.mmap | None = None) -> None:
+        self._memory = memory or mmap.mmap(-1, _ROOM)
         self._rows: dict[Key, int] = {}
         self._seen = _END.size
         self._turn = threading.Lock()
-        _END.pack_into(self._memory, 0, _END.size)
-        self._spare = self._row((UNCOUNTED.name, ""))
 
     def add(self, series: Series, *labels: str, amount: float = 1) -> None:
         """Add to a counter or a gauge."""
@@ -176,10 +177,12 @@ class Recorder:
         self._look()
         if key in self._rows:
             return self._rows[key]
+        if not self._rows and key != _SPARE:
+            self._row(_SPARE)
         text = _SEPARATOR.join(key).encode()
         row, end = self._seen, self._seen + -(-(_ROW_HEAD + len(text)) // 8) * 8
         if end > len(self._memory):
-            return self._spare
+            return self._rows[_SPARE]
         _LENGTH.pack_into(self._memory, row + _VALUE.size, len(text))
         self._memory[row + _ROW_HEAD : row + _ROW_HEAD + len(text)] = text
         _END.pack_into(self._memory, 0, end)
@@ -197,33 +200,45 @@ class Recorder:
 
 
 class Metrics:
-    """Hold the recorders of all processes by their names; make it before they fork."""
+    """Hold the recorders of all processes, of which the first have names; make it before they fork.
+
+    One process lends; the others, when they sum up, learn of what it lent since they were forked.
+    """
 
     def __init__(self, processes: Iterable[str]) -> None:
-        self._recorders = {name: Recorder() for name in processes}
+        self._file = os.memfd_create("metrics")
+        self._recorders: list[Recorder] = []
+        self._named = {name: self._new() for name in processes}
         self._free: list[Recorder] = []
 
     def of(self, process: str) -> Recorder:
         """Give the recorder of a process."""
-        return self._recorders[process]
+        return self._named[process]
 
     def lend(self) -> Recorder:
         """Give a recorder that no process uses, for one to be forked; what it has counted goes on."""
-        if self._free:
-            return self._free.pop()
-        recorder = Recorder()
-        self._recorders[f"lent-{len(self._recorders)}"] = recorder
-        return recorder
+        return self._free.pop() if self._free else self._new()
 
     def give_back(self, recorder: Recorder) -> None:
         """Take note that the process with a lent recorder has ended for good."""
         recorder.end()
         self._free.append(recorder)
 
+    def _new(self) -> Recorder:
+        os.ftruncate(self._file, (len(self._recorders) + 1) * _ROOM)
+        self._look()
+        return self._recorders[-1]
+
+    def _look(self) -> None:
+        """Learn of the recorders that another process made."""
+        for start in range(len(self._recorders) * _ROOM, os.fstat(self._file).st_size, _ROOM):
+            self._recorders.append(Recorder(mmap.mmap(self._file, _ROOM, offset=start)))
+
     def total(self) -> dict[Key, float]:
         """Sum up over the processes."""
+        self._look()
         totals: dict[Key, float] = defaultdict(float)
-        for recorder in self._recorders.values():
+        for recorder in self._recorders:
             for key, value in recorder.read().items():
                 totals[key] += value
         return dict(totals)

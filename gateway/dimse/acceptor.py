@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import structlog
 
@@ -36,6 +36,7 @@ class Acceptor:
         self._ports = ports
         self._serve = serve
         self._listening = listening
+        self._listens = ExitStack()
         self._most = most
         self._most_strangers = most_strangers
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
@@ -47,9 +48,10 @@ class Acceptor:
         self._idle = os.eventfd(0, os.EFD_CLOEXEC)
 
     def start(self) -> None:
-        """Open the ports."""
+        """Open the ports; `listening` has been entered when this returns."""
         for listener in self._ports.sockets:
             listener.listen(_BACKLOG)  # not before: whoever can connect is served
+        self._listens.enter_context(self._listening())  # not in the thread: who is told of the start may count on it
         self._thread.start()
 
     def stop(self) -> None:
@@ -88,7 +90,7 @@ class Acceptor:
         ready.poll()
 
     def _accept(self) -> None:
-        with self._listening():
+        with self._listens:
             self._accept_until_stopped()
 
     def _accept_until_stopped(self) -> None:

@@ -1,3 +1,4 @@
+import mmap
 import os
 import threading
 
@@ -50,6 +51,29 @@ def test_what_processes_count_is_summed_and_outlives_them():
     assert found["dicom_gateway_operations_total", (*labels, ("status", "A700"))] == 1
 
 
+def test_a_process_sums_up_what_was_lent_after_it_was_forked():
+    all_ = Metrics(["one"])
+    go, theirs = os.pipe()
+    answer, ours = os.pipe()
+
+    def look():
+        os.read(go, 1)
+        os.write(ours, repr(dict(metrics.values(all_.total(), metrics.LISTENING))).encode())
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            look()
+        finally:
+            os._exit(9)
+    late = all_.lend()
+    in_a_child(lambda: late.set(metrics.LISTENING, value=1))
+    all_.lend()  # and one that has counted nothing yet
+    os.write(theirs, b"x")
+    os.waitpid(pid, 0)
+    assert os.read(answer, 1000) == b"{(): 1.0}"
+
+
 def test_a_gauge_ends_with_its_process_and_a_counter_does_not():
     all_ = Metrics(["one", "two"])
 
@@ -100,7 +124,7 @@ def test_no_count_is_lost_between_threads():
 
 
 def test_what_finds_no_room_is_counted_as_uncounted():
-    recorder = Recorder(room=512)
+    recorder = Recorder(mmap.mmap(-1, 512))
     for number in range(100):
         recorder.add(metrics.REJECTIONS, f"reason {number}")
     totals = recorder.read()
