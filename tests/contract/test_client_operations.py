@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from embedded_archive import image, instance
 from orthanc import Orthanc
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scripted_server import Answer, scripted
 
@@ -213,21 +213,40 @@ def test_nothing_is_changed_unless_the_profile_asks_for_it_and_the_caller_lets_i
         assert got == content
 
 
-def test_what_cannot_be_converted_is_the_archive_s_to_judge_and_no_file_is_left(tmp_path, monkeypatch):
-    content = image([b"1" * 9], series=FIRST, sop=f"{FIRST}.1", syntax=ImplicitVRLittleEndian)
-    broken = tmp_path / "broken.dcm"
-    broken.write_bytes(content[:-4])  # the length of its pixels says more
+def nested(deep):
+    """Make content items within content items: valid, and deeper than a conversion follows."""
+    item = Dataset()
+    for _ in range(deep):
+        outer = Dataset()
+        outer.ContentSequence = [item]
+        item = outer
+    return item.ContentSequence
+
+
+def test_what_cannot_be_converted_is_the_archive_s_to_judge_as_it_is_and_no_file_is_left(tmp_path, monkeypatch):
+    content = instance(syntax=ImplicitVRLittleEndian, ContentSequence=nested(70))
+    path = tmp_path / "deep.dcm"
+    path.write_bytes(content)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     with EmbeddedArchive(tmp_path / "archive") as server, Client(server.url, profile="azure") as archive:
-        (told,) = archive.upload([broken])
-        assert (told.state, told.changes) == (State.STORED, ())
-        scratch.rmdir()
-        broken.write_bytes(content)
-        (told,) = archive.upload([broken], skip_present=False)
-    assert told.state is State.UNREADABLE
-    assert "cannot be converted" in told.problem
+        (told,) = archive.upload([path])
+        assert (told.state, told.changes, told.problem) == (State.STORED, (), "")
+        assert list(scratch.iterdir()) == []  # one was begun: the fault is found half-way
+        (got,) = (one.read() for one in archive.retrieve(STUDY))
+        assert got == content
+
+
+def test_what_there_is_no_room_to_convert_is_told_and_the_rest_goes_on(tmp_path, monkeypatch):
+    convertible, right = tmp_path / "implicit.dcm", tmp_path / "right.dcm"
+    convertible.write_bytes(image([b"1" * 9], series=FIRST, sop=f"{FIRST}.1", syntax=ImplicitVRLittleEndian))
+    right.write_bytes(example(FIRST, 2))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with EmbeddedArchive(tmp_path / "archive") as server, Client(server.url, profile="azure") as archive:
+        told = {one.source: one for one in archive.upload([convertible, right])}
+    assert (told[convertible].state, told[right].state) == (State.UNREADABLE, State.STORED)
+    assert "cannot be converted" in told[convertible].problem
 
 
 # search
