@@ -18,6 +18,7 @@ GatewayError
 ├── IdentifierError             the identifier of a query or retrieve is wrong; names the key
 ├── ScanLimitReached            a query would have to read more of the archive than allowed
 ├── CommitmentRefused           a request for storage commitment is refused; has the status
+├── StoreNotAllowed             the peer may get instances, which takes storage contexts, but not store any
 ├── InstanceRejected            a rejection note names the instance (IHE IOCM); its title allows no later copy
 │   └── RejectionPending        it may come back, but what was rejected is still to be deleted
 ├── SpoolFull                   no room (or quota) left to take responsibility for an instance
@@ -163,6 +164,10 @@ class CommitmentRefused(GatewayError):
     def __init__(self, status: int, problem: str) -> None:
         self.status = status
         super().__init__(problem)
+
+
+class StoreNotAllowed(GatewayError):
+    """Report that the peer, whose storage contexts are there for its C-GETs, may not store (peers.*.allow)."""
 
 
 class InstanceRejected(GatewayError):

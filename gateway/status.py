@@ -58,6 +58,7 @@ TABLE: Mapping[type[GatewayError], Mapping[Service, int]] = {
     errors.DataSetError: {_STORE: 0xC000},
     errors.IdentifierError: {_FIND: 0xA900, _MOVE: 0xA900, _GET: 0xA900},
     errors.ScanLimitReached: {_FIND: 0xA700, _MOVE: 0xA701, _GET: 0xA701},
+    errors.StoreNotAllowed: {_STORE: NOT_AUTHORIZED},
     errors.RejectionPending: {_STORE: 0xA700},
     errors.InstanceRejected: {_STORE: 0xC770},  # C as what stays refused; 770 as archives of dcm4chee say it
     errors.SpoolFull: {_STORE: 0xA700, _MOVE: 0xA702, _GET: 0xA702, _COMMIT: RESOURCE_LIMITATION},
@@ -88,6 +89,7 @@ _COMMENTS: Mapping[type[GatewayError], str] = {
     errors.DataSetError: "data set cannot be read or has no UIDs",
     errors.IdentifierError: "{keyword}: {problem}",
     errors.ScanLimitReached: "query too broad; narrow it by date, ID or name",
+    errors.StoreNotAllowed: "this AE title may not store here",
     errors.RejectionPending: "rejected before; send again once its deletion is done",
     errors.InstanceRejected: "a rejection note has rejected this instance; it is not stored",
     errors.SpoolFull: "the gateway's disk is full; send again later",

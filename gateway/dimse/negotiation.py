@@ -123,10 +123,17 @@ def reject_reason(
         return Rejection(*APPLICATION_CONTEXT_UNKNOWN, "unknown application context name")
     if request.called not in config.ae_titles:
         return Rejection(*CALLED_TITLE_UNKNOWN, "called AE title is not one of ours (ae_titles)")
+    if not _is_title(request.calling):
+        return Rejection(*CALLING_TITLE_UNKNOWN, "calling AE title has characters that none may have")
     peer = config.peers.get(request.calling)
     if peer is None and config.unknown_peers == "reject":
         return Rejection(*CALLING_TITLE_UNKNOWN, "calling AE title is not known; add it to peers")
     return _foreign(peer, address, names) if peer is not None else None
+
+
+def _is_title(title: str) -> bool:
+    """Say whether it may be written where an AE is expected (PS3.5 Table 6.2-1); one of spaces alone may call too."""
+    return title.isascii() and "\\" not in title and (title.isprintable() or not title)
 
 
 def _foreign(peer: Peer, address: str, names: frozenset[str]) -> Rejection | None:

@@ -155,10 +155,8 @@ def _fixed_part(body: bytes) -> tuple[int, str, str]:
     if len(body) < 68:
         raise PduError("an association PDU is shorter than its fixed part")
     version, _, called, calling, _ = _FIXED.unpack_from(body)
-    try:
-        return version, called.decode("ascii").strip(" \0"), calling.decode("ascii").strip(" \0")
-    except UnicodeDecodeError as error:
-        raise PduError("an AE title is not ASCII") from error
+    # titles that are not ASCII are for the policy to reject; those of an acceptance are not to be tested (Table 9-17)
+    return version, called.decode("latin-1").strip(" \0"), calling.decode("latin-1").strip(" \0")
 
 
 def _items(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:

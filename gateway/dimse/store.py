@@ -12,7 +12,7 @@ from gateway.dimse import commands
 from gateway.dimse.association import Message, Sink
 from gateway.dimse.commands import text
 from gateway.dimse.session import Report, Session, operation
-from gateway.errors import DataSetError, GatewayError, IdentityMismatch
+from gateway.errors import DataSetError, GatewayError, IdentityMismatch, StoreNotAllowed
 from gateway.outbox import Arrival, Duplicates, Incoming, Receipt
 from gateway.status import DUPLICATE_SOP_INSTANCE, SUCCESS, Service, Status, status_of
 from gateway.translate.part10 import Identity, file_header, read_identity
@@ -38,12 +38,14 @@ CONFLICTS: Mapping[Duplicates, Status] = {
 
 
 class Receiver:
-    """Write an instance into the spool as its fragments come; a full disk is remembered and told at the end."""
+    """Write an instance into the spool as its fragments come; why it cannot is remembered and told at the end."""
 
     def __init__(self, session: Session, header: bytes) -> None:
         self.error: GatewayError | None = None
         self.file: Incoming | None = None
         try:
+            if "store" not in session.peer.allow:
+                raise StoreNotAllowed("the peer may get instances but not store any (peers.*.allow)")
             self.file = session.outbox.incoming(session.calling, header)
         except GatewayError as error:
             self.error = error
