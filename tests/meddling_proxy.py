@@ -15,11 +15,14 @@ Change = Callable[[bytes], bytes]
 class Rule:
     """What becomes of a request: answered after `wait` seconds, with `status`, with a changed body, or cut.
 
-    `explicit` is given where Explicit VR Little Endian is asked for.
+    `kind` stands in place of the answer's Content-Type. What changes or deletes is not passed on when it gets a
+    `status`. `explicit` is given where Explicit VR Little Endian is asked for.
     """
 
     wait: float = 0
     status: int | None = None
+    retry_after: str = ""
+    kind: str = ""
     change: Change = bytes
     cut_after: int | None = None
     explicit: bytes | None = None
@@ -27,12 +30,32 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """A running proxy; `rule` decides by the path, with DELETE before it, and may be replaced at any time."""
+    """A running proxy; `rule` decides by the path, with DELETE before it, and may be replaced at any time.
+
+    `store_rule` is that of every POST.
+    """
 
     url: str = ""
     rule: Callable[[str], Rule] = lambda _: Rule()
+    store_rule: Rule = field(default_factory=Rule)
     paths: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
+
+
+def _send(handler: BaseHTTPRequestHandler, rule: Rule, status: int, kind: str, body: bytes) -> None:
+    status, body = rule.status or status, rule.change(body)
+    handler.send_response(status)
+    handler.send_header("Content-Type", rule.kind or kind)
+    if rule.retry_after:
+        handler.send_header("Retry-After", rule.retry_after)
+    if status == 204:
+        handler.end_headers()
+        return
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body[: rule.cut_after])
+    if rule.cut_after is not None:
+        handler.close_connection = True
 
 
 @contextmanager
@@ -52,34 +75,26 @@ def meddling(url: str) -> Iterator[Proxy]:
                 self.close_connection = True
                 return
             if rule.explicit is not None and self.headers["Accept"].endswith("=1.2.840.10008.1.2.1"):
-                self._send(200, "application/dicom", rule.explicit, None)
+                _send(self, Rule(), 200, "application/dicom", rule.explicit)
                 return
             answer = client.get(url + path, headers={"Accept": self.headers["Accept"]})
-            kind = answer.headers.get("Content-Type", "")
-            self._send(rule.status or answer.status_code, kind, rule.change(answer.content), rule.cut_after)
+            _send(self, rule, answer.status_code, answer.headers.get("Content-Type", ""), answer.content)
 
         def do_POST(self) -> None:
-            """Pass it on."""
             headers = {name: self.headers[name] for name in ("Accept", "Content-Type")}
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            rule = proxy.store_rule
+            if rule.status:
+                _send(self, rule, rule.status, "text/plain", b"")
+                return
             answer = client.post(url + self.path.removeprefix("/v2"), content=body, headers=headers)
-            self._send(answer.status_code, answer.headers.get("Content-Type", ""), answer.content, None)
+            _send(self, rule, answer.status_code, answer.headers.get("Content-Type", ""), answer.content)
 
         def do_DELETE(self) -> None:
             path = self.path.removeprefix("/v2")
             proxy.paths.append(f"DELETE {path}")
-            refused = proxy.rule(f"DELETE {path}").status
-            self._send(refused or client.delete(url + path).status_code, "text/plain", b"", None)
-
-        def _send(self, status: int, kind: str, body: bytes, cut_after: int | None) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            if status != 204:
-                self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[:cut_after])
-            if cut_after is not None:
-                self.close_connection = True
+            rule = proxy.rule(f"DELETE {path}")
+            _send(self, rule, rule.status or client.delete(url + path).status_code, "text/plain", b"")
 
         def log_message(self, *_: object) -> None:
             pass

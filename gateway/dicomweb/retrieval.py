@@ -17,7 +17,7 @@ from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 
 from gateway.dicomweb.transport import Transport
-from gateway.errors import DataSetError
+from gateway.errors import AnswerUnreadable, DataSetError
 from gateway.translate.multipart import boundary_of, media_type, split
 from gateway.translate.part10 import read_file_meta
 
@@ -118,6 +118,8 @@ class Instances:
             yield Instance("", iter(()))
             content_type = response.headers.get("Content-Type", "")
             kind, parameters = media_type(content_type)
+            if response.status_code == 204:
+                raise AnswerUnreadable(self._transport.name, "HTTP 204 No Content where instances were expected")
             with self._transport.readable():
                 # as it comes off the network where nothing has to be undone
                 coded = "Content-Encoding" in response.headers

@@ -1,9 +1,11 @@
 """Each operation of the client with each way in which it can fail: scripted, by the embedded archive, by Orthanc."""
 
 import json
+import re
 
 import pytest
 from embedded_archive import image
+from meddling_proxy import Rule, meddling
 from orthanc import Orthanc
 from scripted_server import Answer, scripted
 
@@ -234,3 +236,129 @@ def test_answers_of_a_store_are_read_by_instance_even_in_a_409():
     with scripted(Answer(409, JSON, body)) as server, Client(server.url) as archive:
         (outcome,) = archive.store([UPLOAD])
     assert (outcome.stored, outcome.reason) == (False, 0xA700)
+
+
+# both archives, with what stands between them and us: a gateway of an API, a load balancer, a broken line
+
+
+class Between:
+    """A client that reaches a real archive, which has two instances, through a proxy."""
+
+    def __init__(self, kind, server, proxy, archive):
+        self.kind, self.server, self.proxy, self.archive = kind, server, proxy, archive
+
+    def failing(self, rule):
+        self.proxy.rule, self.proxy.store_rule = (lambda _: rule), rule
+
+    def mended(self, operation):
+        """Let the same client do the same, on an archive that has everything again."""
+        self.failing(Rule())
+        if operation in DELETES.values() and self.kind == "orthanc":
+            with pytest.raises(errors.ArchiveError):  # its plug-in has no DELETE
+                operation(self.archive)
+            return None
+        done = operation(self.archive)
+        if operation in DELETES.values():
+            self.archive.store([UPLOAD, UPLOAD_2])
+        return done
+
+
+@pytest.fixture(scope="module", params=["embedded", "orthanc"])
+def between(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    with EmbeddedArchive(folder) if request.param == "embedded" else Orthanc(folder) as server:
+        with meddling(server.url) as proxy, Client(proxy.url, name="main", profile=request.param) as archive:
+            assert [one.stored for one in archive.store([UPLOAD, UPLOAD_2])] == [True, True]
+            yield Between(request.param, server, proxy, archive)
+
+
+@each(ALL)
+@pytest.mark.parametrize("status", STATUSES)
+def test_after_each_refusal_of_a_real_archive_the_same_client_succeeds(between, operation, status):
+    between.failing(Rule(status=status, retry_after="7"))
+    with pytest.raises(STATUSES[status]) as caught:
+        operation(between.archive)
+    assert caught.value.http_status == status
+    assert getattr(caught.value, "retry_after", 7) == 7
+    assert str(caught.value).startswith(f"archive main: HTTP {status}")
+    assert "Doe" not in str(caught.value)  # the body that came with it is a patient's
+    between.mended(operation)
+
+
+def without_types(body):
+    """Take the Content-Type out of each part's header."""
+    return re.sub(rb"(?i)(?<=\r\n)content-type:[^\r]*\r\n", b"", body)
+
+
+DAMAGES = {
+    "truncated": Rule(change=lambda body: body[: len(body) // 2]),
+    "without its end": Rule(change=lambda body: body[: body.rindex(b"--", 0, -8)]),
+    "connection cut": Rule(cut_after=100),
+    "wrong boundary": Rule(kind="multipart/related; boundary=other"),
+    "no boundary": Rule(kind="multipart/related"),
+    "204": Rule(status=204),
+}
+
+
+@each(RETRIEVALS)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_real_answer_that_was_damaged_on_its_way_is_unreadable(between, operation, damage):
+    whole = between.mended(operation)
+    between.failing(damage)
+    with pytest.raises(errors.AnswerUnreadable):
+        operation(between.archive)
+    assert between.mended(operation) == whole
+
+
+@each(RETRIEVALS)
+def test_a_real_answer_whose_parts_have_lost_their_types_is_the_same(between, operation):
+    whole = between.mended(operation)
+    between.failing(Rule(change=without_types))
+    assert operation(between.archive) == whole
+
+
+@each(STORES | METADATA | SEARCHES)
+@pytest.mark.parametrize("damage", ["truncated", "connection cut"])
+def test_a_real_answer_in_json_that_was_damaged_on_its_way_is_unreadable(between, operation, damage):
+    between.failing(Rule())
+    if operation in STORES.values() and between.kind == "embedded":
+        between.archive.delete(STUDY, SERIES, INSTANCE)  # or the answer is a refusal, as Azure's is
+    between.failing(DAMAGES[damage])
+    with pytest.raises(errors.AnswerUnreadable):
+        operation(between.archive)
+    between.mended(operation)
+    assert len(list(between.archive.instances(STUDY))) == 2
+
+
+# the upload, which stores many instances in requests of its own
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_an_upload_ends_at_once_where_each_instance_would_end_the_same(between, status):
+    between.failing(Rule(status=status))
+    before = len(between.proxy.paths)
+    with pytest.raises(STATUSES[status]):
+        list(between.archive.upload([CONTENT, UPLOAD_2.content], skip_present=False))
+    assert len(between.proxy.paths) == before  # it asks nothing but to store
+
+
+@pytest.mark.parametrize("status", [406, 409, 413, 415])
+def test_an_upload_tells_of_each_instance_that_a_status_refuses(between, status):
+    between.failing(Rule(status=status))
+    told = list(between.archive.upload([CONTENT, UPLOAD_2.content], skip_present=False))
+    assert [one.state for one in told] == [State.REFUSED] * 2
+    assert all(f"HTTP {status}" in one.problem for one in told)
+
+
+@pytest.mark.parametrize(
+    "rule", [Rule(status=429), Rule(status=503), DAMAGES["connection cut"]], ids=["429", "503", "cut"]
+)
+def test_an_upload_gives_an_archive_in_trouble_its_time_and_then_raises(between, monkeypatch, rule):
+    monkeypatch.setattr("gateway.dicomweb.uploading._PAUSES", (0.01, 0.02))
+    between.failing(rule)
+    with pytest.raises(errors.ArchiveError) as caught:
+        list(between.archive.upload([CONTENT], skip_present=False))
+    assert caught.value.retry
+    between.failing(Rule())
+    (told,) = between.archive.upload([CONTENT])
+    assert told.state is State.PRESENT
