@@ -284,6 +284,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where everything is written, in place of the system's /tmp")
     given = parser.parse_args()
+    if given.folder is not None:
+        given.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="soak-", dir=given.folder) as folder:
         found = soak(Path(folder), given.minutes, random.Random(given.seed))
     sys.exit(1 if found else 0)
