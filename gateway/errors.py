@@ -16,6 +16,7 @@ GatewayError
 │   └── IdentityMismatch        its UIDs differ from the command's or the context's
 ├── MultipartError              a multipart body is cut or its framing broken
 ├── IdentifierError             the identifier of a query or retrieve is wrong; names the key
+│   └── IdentifierUnreadable    it is no data set: cut, or of another transfer syntax
 ├── ScanLimitReached            a query would have to read more of the archive than allowed
 ├── CommitmentRefused           a request for storage commitment is refused; has the status
 ├── StoreNotAllowed             the peer may get instances, which takes storage contexts, but not store any
@@ -152,6 +153,13 @@ class IdentifierError(GatewayError):
         self.keyword = keyword
         self.problem = problem
         super().__init__(f"{keyword}: {problem}")
+
+
+class IdentifierUnreadable(IdentifierError):
+    """Report an identifier that is no data set in its transfer syntax."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("identifier", problem)
 
 
 class ScanLimitReached(GatewayError):

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
-from gateway.errors import DataSetError, IdentifierError
+from gateway.errors import DataSetError, IdentifierError, IdentifierUnreadable
 from gateway.translate import charset
 from gateway.translate.attributes import CHARSET_VRS, Attribute, read_tag
 from gateway.translate.dicom_json import to_element
@@ -29,8 +29,8 @@ def decode_identifier(raw: bytes, transfer_syntax: str, *, default_charset: str 
     """Decode an identifier; its text is decoded, and (0008,0005) has the defined terms the peer used, if any.
 
     `default_charset` has the values, separated by backslashes, that hold for a peer that declares none. Raises
-    IdentifierError when the bytes are no data set, when text is not in the declared character set, or when that is
-    unknown and a value is not ASCII.
+    IdentifierUnreadable when the bytes are no data set, and IdentifierError when text is not in the declared
+    character set, or when that is unknown and a value is not ASCII.
     """
     syntax = UID(transfer_syntax)
     try:
@@ -38,14 +38,14 @@ def decode_identifier(raw: bytes, transfer_syntax: str, *, default_charset: str 
             inflate = zlib.decompressobj(-zlib.MAX_WBITS)
             raw = inflate.decompress(raw, LONGEST)
             if not inflate.eof:
-                raise IdentifierError("identifier", "is cut")
+                raise IdentifierUnreadable("is cut")
         dataset = read_dataset(BytesIO(raw), syntax.is_implicit_VR, syntax.is_little_endian)
     except IdentifierError:
         raise
     except Exception as error:  # what pydicom and zlib raise for bytes that are no data set is not documented
-        raise IdentifierError("identifier", "cannot be read") from error
+        raise IdentifierUnreadable("cannot be read") from error
     if _is_cut(raw, syntax):
-        raise IdentifierError("identifier", "is cut")
+        raise IdentifierUnreadable("is cut")
     return _decoded(dataset, _terms(default_charset.split("\\")), 0)
 
 

@@ -140,7 +140,7 @@ def _unique_key(level: str) -> Key:
 
 def _level(keys: Mapping[str, Key], model: Model, default: str) -> str:
     key = keys.get("QueryRetrieveLevel")
-    level = str(key.values[0]).upper() if key and key.values else default.upper()
+    level = "\\".join(map(str, key.values)).upper() if key and key.values else default.upper()
     if level not in model.value:
         raise IdentifierError("QueryRetrieveLevel", f"must be one of {', '.join(model.value)}")
     return level

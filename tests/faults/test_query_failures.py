@@ -146,6 +146,7 @@ MALFORMED: dict[str, dict[str, str]] = {
     "no level": {"level": "", "PatientID": "1"},
     "a level there is not": {"level": "FRAME", "PatientID": "1"},
     "a level that the model lacks": {"level": "PATIENT", "PatientID": "1"},
+    "two levels": {"level": "STUDY\\SERIES", "PatientID": "1"},
     "no unique key above": {"level": "SERIES", "SeriesInstanceUID": ""},
     "a wildcard in the unique key above": {"level": "SERIES", "StudyInstanceUID": "1.2*"},
     "a date that is none": {"StudyDate": "2020-13-01x"},
@@ -175,10 +176,10 @@ def test_a_peer_that_is_configured_for_it_may_leave_out(calling: str, name: str,
 
 
 @pytest.mark.parametrize("data", [b"\x08\x00\x52\x00CS\xff\xff cut", b"\xff" * 40])
-def test_bytes_that_are_no_identifier_are_a900(data: bytes, tmp_path: Path) -> None:
+def test_bytes_that_are_no_identifier_cannot_be_processed(data: bytes, tmp_path: Path) -> None:
     with scripted(FOUND) as server, gateway(tmp_path, server.url) as port:
         with Query(port, data) as query:
-            assert [response.status for response in query.responses()] == [0xA900]
+            assert [response.status for response in query.responses()] == [0xC005]
         assert not server.requests
 
 

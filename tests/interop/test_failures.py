@@ -92,7 +92,7 @@ def test_a_malformed_identifier_of_a_retrieve_is_a900(gateway, receiver, said, k
     assert not receiver.files
 
 
-def test_an_identifier_that_is_no_data_set_is_a900(gateway, said):
+def test_an_identifier_that_is_no_data_set_cannot_be_processed(gateway, said):
     connection = wire.associate(
         "127.0.0.1", gateway.port, "GATEWAY", "DCMTK", [(wire.STUDY_ROOT_FIND, wire.EXPLICIT_LE)]
     )
@@ -103,9 +103,9 @@ def test_an_identifier_that_is_no_data_set_is_a900(gateway, said):
             wire.p_data(1, b"\x08\x00\x52\x00CS\xff\xff cut", 16_384, is_command=False),
         )
     )
-    assert wire.answer(connection) == 0xA900
+    assert wire.answer(connection) == 0xC005
     wire.release(connection)
-    assert len(said(event="C-FIND", status="A900H")) == 1
+    assert len(said(event="C-FIND", status="C005H")) == 1
 
 
 def test_a_destination_that_is_down_is_a702(gateway, said):

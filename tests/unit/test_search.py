@@ -47,11 +47,10 @@ def row(**values):
 
 
 class TestLevels:
-    @pytest.mark.parametrize("level", ["", "WARD", "PATIENT", "STUDY\\SERIES\\"])
+    @pytest.mark.parametrize("level", ["", "WARD", "IMAGES", "PATIENT", ["STUDY", "SERIES"], ["STUDY", ""]])
     def test_a_level_that_the_model_does_not_have_is_refused(self, level):
-        identifier = identifier_of(level)
-        if level == "STUDY\\SERIES\\":
-            identifier.QueryRetrieveLevel = "IMAGES"
+        identifier = identifier_of("STUDY")
+        identifier.QueryRetrieveLevel = level
         with pytest.raises(IdentifierError) as raised:
             plan(identifier, Model.STUDY_ROOT, AZURE, BASELINE)
         assert raised.value.keyword == "QueryRetrieveLevel"
