@@ -40,6 +40,15 @@ def connect(
     )
 
 
+def embedded_archive(config: Config) -> Archive | None:
+    """Describe the embedded archive as another process reaches it, None while nobody knows its port."""
+    settings = config.embedded
+    if not settings.port:
+        return None
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return Archive(url=f"http://{host}:{settings.port}/v2", profile="embedded")
+
+
 def cache_folder(config: Config) -> Path:
     """Say where retrieved instances are kept."""
     return config.spool.folder / "cache"

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,8 +21,13 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
 
 
-def run(*arguments: str | Path, answer: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run to the end with `answer` on the standard input."""
+def run(
+    *arguments: str | Path,
+    answer: str = "",
+    folder: Path | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end with `answer` on the standard input and `more` in the environment."""
     return subprocess.run(
         command(*arguments),
         input=answer,
@@ -28,6 +35,6 @@ def run(*arguments: str | Path, answer: str = "", folder: Path | None = None) ->
         text=True,
         timeout=120,
         cwd=folder,
-        env=environment(),
+        env=environment() | dict(more),
         check=False,
     )

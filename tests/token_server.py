@@ -30,6 +30,7 @@ class Keeper:
     issued: list[str] = field(default_factory=list)
     forms: list[dict[str, str]] = field(default_factory=list)
     good: set[str] = field(default_factory=set)
+    federated: str = ""  # the assertion of a cluster that is believed
 
     def issue(self) -> str:
         token = f"token-{len(self.issued) + 1}"
@@ -45,6 +46,7 @@ class Keeper:
             authorization == _BASIC
             or (form.get("client_id"), form.get("client_secret")) == (CLIENT, SECRET)
             or "assertion" in form  # a service account's, signed with its key
+            or (self.federated and form.get("client_assertion") == self.federated)
         )
         if self.status != 200 or not known:
             status = self.status if self.status != 200 else 401

@@ -14,7 +14,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from gateway.dicomweb.auth import Auth
-from gateway.dicomweb.faults import check, fault, skew
+from gateway.dicomweb.faults import check, refusal, skew
 from gateway.dicomweb.observation import Observe
 from gateway.dicomweb.retrieval import Instance, Instances, Progress
 from gateway.dicomweb.stow import Body, Held, Outcome, Upload, outcomes
@@ -172,7 +172,7 @@ class Client:
         with changing, closing(self._transport.send("POST", path, headers, body)) as response:
             status = response.status_code
             if status not in _ANSWERS:
-                raise fault(self.name, status, response.headers.get("Retry-After", ""))
+                raise refusal(self.name, response)
             content = self._transport.read(response)
         try:
             return outcomes(uploads, parsed(content))
@@ -202,14 +202,13 @@ class Client:
         return self._found(f"{below}instances", fields, matches)
 
     def matches(self, resource: str, parameters: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-        """Yield every match of a search once, in the DICOM JSON model (PS3.18 F)."""
-        seen = set[int]()
-        for page in self.search(resource, parameters):
-            for entry in page:
-                key = _key(entry)
-                if key not in seen:
-                    seen.add(key)
-                    yield entry
+        """Yield every match of a search once, in the DICOM JSON model (PS3.18 F).
+
+        Raises RequestRefused at once for a keyword that there is not: some archives answer it with all they have.
+        """
+        given = list(parameters)
+        self._require_keywords(given)
+        return self._once(resource, given)
 
     def search(
         self, resource: str, parameters: Iterable[tuple[str, str]], *, first_page: int | None = None
@@ -308,12 +307,24 @@ class Client:
 
     def _found(self, resource: str, fields: Iterable[str], matches: Mapping[str, str]) -> Iterator[Dataset]:
         included = ",".join(fields)
-        for keyword in (*matches, *included.split(",")):
-            # others are an archive's options; to a keyword that there is not some archives answer with all they have
-            if keyword[:1].isupper() and "." not in keyword and tag_for_keyword(keyword) is None:
-                raise RequestRefused(self.name, f"{keyword} is no attribute's keyword")
         parameters = [*matches.items(), *([("includefield", included)] if included else [])]
         return (to_dataset(entry)[0] for entry in self.matches(resource, parameters))
+
+    def _require_keywords(self, parameters: Iterable[tuple[str, str]]) -> None:
+        for key, value in parameters:
+            for keyword in value.split(",") if key == "includefield" else (key,):
+                # what does not begin like one is a tag, or an archive's option
+                if keyword[:1].isupper() and "." not in keyword and tag_for_keyword(keyword) is None:
+                    raise RequestRefused(self.name, f"{keyword} is no attribute's keyword")
+
+    def _once(self, resource: str, parameters: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+        seen = set[int]()
+        for page in self.search(resource, parameters):
+            for entry in page:
+                key = _key(entry)
+                if key not in seen:
+                    seen.add(key)
+                    yield entry
 
     def _path(self, study: str, series: str, instance: str) -> str:
         path = f"studies/{self._uid(study)}"

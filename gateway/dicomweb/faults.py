@@ -89,7 +89,16 @@ def check(archive: str, response: httpx.Response) -> None:
     status = response.status_code
     if 200 <= status < 300:
         return
-    raise fault(archive, status, response.headers.get("Retry-After", ""))
+    raise refusal(archive, response)
+
+
+def refusal(archive: str, response: httpx.Response) -> ArchiveError:
+    """Make the error for an answer that is not a success; a 404 to all studies says that the URL is another one's."""
+    error = fault(archive, response.status_code, response.headers.get("Retry-After", ""))
+    if isinstance(error, NotFound) and response.request.url.path.endswith("/studies"):
+        problem = f"{error.problem}: its URL has to be what comes before /studies"
+        return NotFound(archive, problem, http_status=error.http_status)
+    return error
 
 
 def fault(archive: str, status: int, retry_after: str = "") -> ArchiveError:

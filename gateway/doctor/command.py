@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gateway.app import uses_embedded
 from gateway.config import EMBEDDED, Config
-from gateway.connecting import connect
+from gateway.connecting import connect, embedded_archive
 from gateway.console import OUT, ConfigFile, configuration
 from gateway.doctor import archives, machine, peers
 from gateway.doctor.finding import Finding, Mark, fault, note
@@ -63,5 +63,16 @@ def _findings(config: Config, *, test_object: bool) -> Iterator[Finding]:
             for one in error.faults:
                 yield fault(f"archive {name}", one.problem, f"correct {one.path}")
     if uses_embedded(config):
-        yield note(f"archive {EMBEDDED}", "comes with the gateway and was not examined", "nothing must be done")
+        yield from _embedded(config, test_object=test_object)
     yield from peers.destinations(config)
+
+
+def _embedded(config: Config, *, test_object: bool) -> Iterator[Finding]:
+    about, archive = f"archive {EMBEDDED}", embedded_archive(config)
+    if archive is None:
+        yield note(about, "has no port of its own and was not examined", "set embedded.port to have it examined")
+    elif not machine.listens(config.embedded.host, config.embedded.port):
+        yield note(about, f"does not listen on port {config.embedded.port}", "start the gateway: dicom-gateway serve")
+    else:
+        with connect(EMBEDDED, archive) as client:
+            yield from archives.examine(client, archive, test_object=test_object)

@@ -6,7 +6,9 @@ import ssl
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,14 +46,26 @@ def _folder(about: str, option: str, folder: Path, high_water: float) -> Finding
 
 
 def names(name: str, archive: Archive) -> Iterator[Finding]:
-    """Examine whether the archive's host has an address."""
+    """Examine whether the archive's host has an address, unless it is one."""
     host, about = urlsplit(archive.url).hostname or "", f"archive {name}"
+    with suppress(ValueError):
+        ip_address(host)
+        return
     try:
         found = sorted({str(one[4][0]) for one in socket.getaddrinfo(host, None)})
     except OSError:
         yield fault(about, f"{host} has no address", "correct archives.*.url, or the machine's name server")
         return
     yield ok(about, f"{host} is {', '.join(found)}")
+
+
+def listens(host: str, port: int) -> bool:
+    """Say whether somebody listens on a port."""
+    try:
+        socket.create_connection((host, port), _TIMEOUT).close()
+    except OSError:
+        return False
+    return True
 
 
 def certificate_of(name: str, archive: Archive) -> Iterator[Finding]:

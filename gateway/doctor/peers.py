@@ -1,12 +1,11 @@
 """Examine both DIMSE sides: does the gateway listen, do the C-MOVE destinations answer C-ECHO."""
 
-import socket
 from collections.abc import Iterator
 
 from gateway.config import ClientTls, Config, Peer
 from gateway.dimse.scu import echo
 from gateway.doctor.finding import Finding, fault, note, ok
-from gateway.doctor.machine import Proof, own_certificate, shown_certificate
+from gateway.doctor.machine import Proof, listens, own_certificate, shown_certificate
 from gateway.errors import DestinationUnreachable
 
 _TIMEOUT = 5.0
@@ -18,9 +17,7 @@ def own_side(config: Config) -> Iterator[Finding]:
     host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host
     if listen.tls:
         yield own_certificate("listen", "listen.tls.certificate", listen.tls.certificate, listen.tls.key)
-    try:
-        socket.create_connection((host, listen.port or 1), _TIMEOUT).close()
-    except OSError:
+    if not listens(host, listen.port or 1):
         yield note("listen", f"nobody listens on {host}:{listen.port}", "start the gateway: dicom-gateway serve")
         return
     if listen.tls:

@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from gateway.config import EMBEDDED, Archive, Config
-from gateway.connecting import connect
+from gateway.connecting import connect, embedded_archive
 from gateway.console import ConfigFile, configuration
 from gateway.dicomweb import Client
 from gateway.errors import ConfigError, Fault
@@ -98,9 +98,8 @@ def _by_name(settings: Config, name: str) -> Archive:
     if name != EMBEDDED:
         known = ", ".join(sorted({*settings.archives, EMBEDDED}))
         raise ConfigError("the command", (Fault("--archive", f"{name} is not one of: {known}"),))
-    embedded = settings.embedded
-    if not embedded.port:
+    embedded = embedded_archive(settings)
+    if embedded is None:
         problem = "is 0, so nobody knows where the embedded archive listens: set it, or use --url"
         raise ConfigError("the configuration", (Fault("embedded.port", problem),))
-    host = f"[{embedded.host}]" if ":" in embedded.host else embedded.host
-    return Archive(url=f"http://{host}:{embedded.port}/v2", profile="embedded")
+    return embedded

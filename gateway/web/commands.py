@@ -90,8 +90,11 @@ def store(
                     _told(one)
                 elif one.problem:
                     bar.console.print(f"{one.source!s}: {one.state}: {one.problem}", markup=False)
+    except KeyboardInterrupt:
+        err.print("The same command goes on where this one ends.")
+        raise
     finally:
-        if not as_json:
+        if not as_json and counts:
             show.console().print(_summary(counts, time.perf_counter() - begun))
             _tell_changes(changes, connected.profile.name)
     done = counts.total() == counts[State.STORED] + counts[State.PRESENT]
@@ -197,11 +200,10 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search studies, series or instances, to the last page; no match is no error."""
-    below = "/".join(filter(None, (f"studies/{study}" if study else "", f"series/{series}" if series else "")))
-    resource = f"{below}/{level}".lstrip("/")
+    resource = _resource(level, study, series)
     columns = (*show.COLUMNS[level], *(field or ()))
     included = ",".join((*show.COLUMNS[level], *(field or ())))
-    parameters = [(key, value) for key, _, value in (one.partition("=") for one in keys or ())]
+    parameters = [_key(one) for one in keys or ()]
     found = connected.matches(resource, [*parameters, ("includefield", included)])
     limited = islice(found, limit) if limit else found
     if as_json:
@@ -263,6 +265,24 @@ def _summary(counts: Counter[State], seconds: float) -> Table:
 def _tell_changes(changes: Counter[str], profile: str) -> None:
     for change, number in changes.items():
         show.console().print(f"{number} of them: {change}, as profile {profile} asks for")
+
+
+def _resource(level: Level, study: str, series: str) -> str:
+    """Name what is searched (PS3.18 Table 10.6.1-1); what there is not is a wrong call."""
+    if series and not study:
+        raise typer.BadParameter("--series needs the --study that it belongs to")
+    if study and level is Level.STUDIES:
+        raise typer.BadParameter("studies are searched without --study; say StudyInstanceUID=UID")
+    if series and level is Level.SERIES:
+        raise typer.BadParameter("series are searched without --series; say SeriesInstanceUID=UID")
+    return "/".join([*(("studies", study) if study else ()), *(("series", series) if series else ()), level])
+
+
+def _key(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is not KEYWORD=VALUE, such as PatientID=ID1")
+    return key, value
 
 
 def _template(output: str, *, single: bool) -> Template:

@@ -48,5 +48,5 @@ def explained(err: Console) -> Iterator[None]:
         err.print(f"{error.filename or 'a file'}: {error.strerror}", markup=False)
         raise typer.Exit(code(error)) from error
     except KeyboardInterrupt as error:
-        err.print("interrupted; the same command goes on where this one ended")
+        err.print("interrupted")
         raise typer.Exit(INTERRUPTED) from error

@@ -57,6 +57,29 @@ def test_the_profile_that_fits_is_proposed(tmp_path, kind):
         assert bool(told(findings, "archive main", "stays")) == (kind == "orthanc")
 
 
+def test_the_embedded_archive_is_examined_where_its_port_is_known(tmp_path):
+    port = free_port()
+    _, findings = doctor(tmp_path)
+    assert told(findings, "archive embedded", "was not examined")[0]["advice"].startswith("set embedded.port")
+    _, findings = doctor(tmp_path, embedded={"port": port})
+    (found,) = told(findings, "archive embedded", f"does not listen on port {port}")
+    assert (found["mark"], found["advice"]) == ("note", "start the gateway: dicom-gateway serve")
+    with GatewayProcess(tmp_path / "gateway", embedded={"port": port}):
+        code, findings = doctor(tmp_path, "--test-object", embedded={"port": port})
+        assert code == 0
+        assert told(findings, "archive embedded", "come back as they went")
+        assert told(findings, "archive embedded", "the profile embedded fits")
+        with Client(f"http://127.0.0.1:{port}/v2", profile="embedded") as client:
+            assert list(client.studies()) == []
+
+
+def test_an_address_is_not_looked_up_as_a_name_is(tmp_path):
+    with EmbeddedArchive(tmp_path / "archive") as server:
+        for host, looked_up in (("localhost", True), ("127.0.0.1", False)):
+            _, findings = doctor(tmp_path, **archives(server.url.replace("127.0.0.1", host)))
+            assert bool(told(findings, "archive main", f"{host} is")) == looked_up
+
+
 def test_without_the_test_object_nothing_is_stored(tmp_path):
     with EmbeddedArchive(tmp_path / "archive") as server:
         code, findings = doctor(tmp_path, **archives(server.url))

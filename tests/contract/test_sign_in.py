@@ -5,6 +5,7 @@ import hmac
 import json
 import sys
 import threading
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -35,6 +36,27 @@ def oauth2(keeper, **more):
 
 def ask(client):
     assert list(client.studies()) == []
+
+
+# what needs nobody else
+
+
+def test_nothing_basic_and_bearer_sign_in_as_the_configuration_says(tmp_path):
+    for name in ("password", "token"):
+        (tmp_path / name).write_text(f"{name}-in-a-file\n")
+    for auth, header in (
+        ({"kind": "none"}, None),
+        ({"kind": "basic", "username": "u", "password": "p"}, "Basic dTpw"),
+        (
+            {"kind": "basic", "username": "u", "password_file": str(tmp_path / "password")},
+            "Basic " + b64encode(b"u:password-in-a-file").decode(),
+        ),
+        ({"kind": "bearer", "token": "t0ken"}, "Bearer t0ken"),
+        ({"kind": "bearer", "token_file": str(tmp_path / "token")}, "Bearer token-in-a-file"),
+    ):
+        with scripted(Answer(204)) as server, archive(server.url.removesuffix("/v2"), auth) as client:
+            ask(client)
+            assert server.requests[0].headers.get("authorization") == header
 
 
 # OAuth 2 client credentials
@@ -250,11 +272,15 @@ def test_azure_s_workload_identity_signs_in(tmp_path, monkeypatch):
             "AZURE_CLIENT_ID": CLIENT,
         }.items():
             monkeypatch.setenv(name, value)
-        keeper.forms.clear()
         auth = {"kind": "azure", "credential": "workload_identity", "authority": keeper.url}
         with archive(keeper.url, auth, ca=str(tmp_path / "ca.pem")) as client:
             with pytest.raises(errors.SignInRefused):
-                ask(client)  # this server does not know the assertion; what was sent is what counts
+                ask(client)  # the authority does not know this cluster yet
+            keeper.federated = "assertion-of-the-cluster"
+            ask(client)
+            keeper.good.clear()
+            ask(client)
+        assert keeper.issued == ["token-1", "token-2"]
         assert keeper.forms[-1]["client_assertion"] == "assertion-of-the-cluster"
 
 

@@ -1,9 +1,12 @@
 """`dicom-gateway web`: every command as a process against a real archive, and what scripts can rely on."""
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +19,7 @@ from processes import free_port
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scripted_server import Answer, scripted
+from token_server import CLIENT, SECRET, Keeper, keeping
 
 from gateway.dicomweb import Client
 from gateway.embedded.server import EmbeddedArchive
@@ -97,6 +101,40 @@ def test_what_the_profile_asks_for_is_done_and_said_unless_it_is_forbidden(at, t
     assert told["changes"] == ["converted to Explicit VR Little Endian"]
 
 
+@pytest.mark.parametrize("words", [("store", "."), ("retrieve", STUDY, "-o", "out")], ids=["store", "retrieve"])
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(at, folder, words):
+    if words[0] == "retrieve":
+        run("web", "store", folder, *at)
+    terminal, end = pty.openpty()
+    try:
+        with subprocess.Popen(
+            command("web", *words, *at),
+            env=environment() | {"TERM": "xterm", "COLUMNS": "100"},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=end,
+            text=True,
+        ) as begun:
+            os.close(end)
+            shown, _ = read_all(terminal), begun.stdout.read()
+    finally:
+        os.close(terminal)
+    assert begun.returncode == 0
+    assert ("storing" if words[0] == "store" else "retrieving") in shown
+    assert ("MB" if words[0] == "store" else "3/3") in shown or "kB" in shown
+    assert run("web", *words, *at, folder=folder).stderr == ""
+
+
+def read_all(terminal):
+    """Read what a program wrote to a terminal until it has ended."""
+    shown = b""
+    with suppress(OSError):  # how a terminal says that nobody has it open any more
+        while piece := os.read(terminal, 65_536):
+            shown += piece
+    return shown.decode(errors="replace")
+
+
 def test_an_argument_that_means_no_file_is_named(server, at, folder):
     done = run("web", "store", folder, folder / "none.dcm", str(folder / "*.xyz"), *at)
     assert done.returncode == 2
@@ -135,7 +173,7 @@ def test_a_folder_of_5000_files_that_was_interrupted_goes_on_where_it_ended(tmp_
             _, told = begun.communicate(timeout=60)
         assert first == ["stored"] * 2500
         assert begun.returncode == 130
-        assert "goes on where this one ended" in told
+        assert "goes on where this one ends" in told
         switches.set(Faults())
         there = len(held(server))
         assert 2500 <= there < 5000
@@ -251,6 +289,33 @@ def test_searches_print_tables_or_json(at, folder):
     assert (nothing.returncode, nothing.stdout) == (0, "[]\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["studies", "PatientNme=Doe"], 6, "PatientNme is no attribute's keyword"),
+        (["studies", "--field", "StudyDte"], 6, "StudyDte is no attribute's keyword"),
+        (["studies", "Doe"], 2, "is not KEYWORD=VALUE"),
+        (["studies", "--study", "1.2"], 2, "studies are searched without --study"),
+        (["series", "--study", "1.2", "--series", "1.3"], 2, "series are searched without --series"),
+        (["instances", "--series", "1.3"], 2, "--series needs the --study"),
+    ],
+)
+def test_a_search_that_can_only_be_a_mistake_is_told_before_the_archive_is_asked(words, code, told):
+    with scripted(Answer(204)) as server:
+        done = run("web", "search", *words, "--url", server.url)
+    assert (done.returncode, server.requests) == (code, [])
+    assert told in " ".join(done.stderr.split())
+
+
+def test_a_404_to_all_studies_says_that_the_url_is_another_one_s(server, folder):
+    wrong = server.url.removesuffix("/v2")
+    for words in (("search", "studies"), ("store", folder, "--all")):
+        done = run("web", *words, "--url", wrong)
+        assert done.returncode == 3
+        assert "HTTP 404 Not Found: its URL has to be what comes before /studies" in done.stderr
+    assert "its URL" not in run("web", "metadata", "1.2.3", "--url", server.url).stderr
+
+
 def test_control_characters_of_an_archive_do_not_reach_the_terminal():
     model = {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "\x1b]0;x\x07[bold]Doe"}]}}
     answer = Answer(200, {"Content-Type": "application/dicom+json"}, json.dumps([model]).encode())
@@ -293,6 +358,40 @@ def test_the_archive_comes_from_the_configuration(server, folder, tmp_path):
     assert both.returncode == 2
 
 
+@pytest.mark.parametrize(
+    "kind", ["bearer", "bearer in a file", "oauth2", "token file", "token file in the environment"]
+)
+def test_signing_in_works_from_the_shell(tmp_path, kind):
+    token = tmp_path / "token"
+    with keeping(Keeper()) as keeper:
+        auth = {
+            "bearer": {"kind": "bearer", "token": "${GATEWAY_TEST_TOKEN}"},
+            "bearer in a file": {"kind": "bearer", "token_file": str(token)},
+            "oauth2": {
+                "kind": "oauth2",
+                "token_url": f"{keeper.url}/token",
+                "client_id": CLIENT,
+                "client_secret": "${GATEWAY_TEST_SECRET}",
+            },
+        }.get(kind)
+        config = tmp_path / "config.yaml"
+        archives = {"main": {"url": f"{keeper.url}/v2", **({"auth": auth} if auth else {})}}
+        config.write_text(yaml.safe_dump({"archives": archives, "ae_titles": {"GATEWAY": {"archive": "main"}}}))
+        more = {"GATEWAY_TEST_TOKEN": "good", "GATEWAY_TEST_SECRET": SECRET}
+        words = ["--config", config] if auth else ["--url", f"{keeper.url}/v2"]
+        if kind == "token file":
+            words += ["--token-file", token]
+        elif kind == "token file in the environment":
+            more["DICOMWEB_TOKEN_FILE"] = str(token)
+        for content, code in (("wrong", 5), ("good", 0)):
+            token.write_text(f"{content}\n")
+            keeper.good = {"good"} if content == "good" else set()
+            keeper.status = 200 if content == "good" else 403
+            done = run("web", "search", "studies", "--json", *words, more=more)
+            assert (done.returncode, done.stdout) == (code, "[]\n" if code == 0 else ""), done.stderr
+            assert SECRET not in done.stderr
+
+
 def test_the_embedded_archive_is_found_by_its_fixed_port(tmp_path):
     port = free_port()
     config = tmp_path / "config.yaml"
@@ -306,7 +405,8 @@ def test_the_embedded_archive_is_found_by_its_fixed_port(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, 5), (403, 5), (404, 3), (406, 6), (413, 6), (415, 6), (500, 4), (204, 4)]
+    ("status", "code"),
+    [(204, 4), (401, 5), (403, 5), (404, 3), (405, 6), (406, 6), (409, 6), (413, 6), (415, 6), (500, 4)],
 )
 def test_each_kind_of_failure_has_its_exit_code(status, code):
     with scripted(Answer(status, {}, b"" if status == 204 else b"<html>")) as server:
@@ -314,6 +414,13 @@ def test_each_kind_of_failure_has_its_exit_code(status, code):
     assert done.returncode == code
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_archive_that_stays_busy_is_in_trouble(status):
+    with scripted(Answer(status, {"Retry-After": "60"})) as server:
+        done = run("web", "metadata", "1.2", "--url", server.url)
+    assert (done.returncode, f"HTTP {status}" in done.stderr) == (4, True)
 
 
 def test_an_archive_that_is_away_and_a_folder_that_cannot_be_written_have_theirs(at, folder, tmp_path):

@@ -153,5 +153,6 @@ def test_the_wheel_has_every_module_and_the_command_and_nothing_else(tmp_path):
         entry = next(archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
     held = {name for name in names if ".dist-info/" not in name}
     written = {path for path in (ROOT / "gateway").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert "gateway/py.typed" in held  # the client's types are part of its API (PEP 561)
     assert held == {path.relative_to(ROOT).as_posix() for path in written}
     assert "dicom-gateway = gateway.cli:main" in entry
