@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from gateway.audit import Alert, Node, Outcome, Patient, Query, Study, Trail, Transfer
 from gateway.audit.messages import WITHHELD, alerted, queried, transferred
 from gateway.config import Config
 from gateway.dimse.association import Message
-from gateway.dimse.negotiation import DEFLATED_LE
-from gateway.errors import IdentifierError
+from gateway.errors import DataSetError, IdentifierError
+from gateway.translate.excerpt import excerpt
 from gateway.translate.identifier import decode_identifier
+from gateway.translate.matching import text_of
 from gateway.translate.part10 import Identity
 
 log = structlog.get_logger("gateway.dimse")
@@ -26,7 +26,7 @@ log = structlog.get_logger("gateway.dimse")
 _LONGEST = 60.0  # seconds for which instances are gathered into one message
 _SAME_ALERT = 60.0  # seconds in which the same alert is raised once
 _MOST_ALERTS = 1000
-_LARGEST_INFLATED = 1 << 26  # bytes; pydicom inflates the whole file
+_PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
 
 
 class Auditor:
@@ -71,13 +71,11 @@ class Account:
         self._stored: dict[tuple[str, bool], Counter[str]] = {}
 
     @contextmanager
-    def storing(self, message: Message, identity: Identity, path: Path) -> Iterator[Callable[[int], None]]:
+    def storing(self, identity: Identity, path: Path) -> Iterator[Callable[[int], None]]:
         """Count an instance by the C-STORE status that is told within; it has failed when none is."""
         told: list[int] = []
         if self._trail is not None and identity.study not in self._people:
-            self._people[identity.study] = (
-                _patient(path, message.context.transfer_syntax) if self._patients else Patient(WITHHELD)
-            )
+            self._people[identity.study] = _patient(path) if self._patients else Patient(WITHHELD)
         try:
             yield told.append
         finally:
@@ -156,12 +154,12 @@ def _outcome(status: int) -> Outcome:
     return Outcome.SUCCESS if status in (0x0000, 0xFE00) else Outcome.MINOR
 
 
-def _patient(path: Path, transfer_syntax: str) -> Patient:
+def _patient(path: Path) -> Patient:
+    """Read whose an instance is, in bounded memory; a store does not fail of what cannot be read."""
     try:
-        if transfer_syntax == DEFLATED_LE and path.stat().st_size > _LARGEST_INFLATED:
-            return Patient()
-        found = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "PatientName"])
-        return Patient(str(found.get("PatientID") or ""), str(found.get("PatientName") or ""))
-    except Exception as error:  # noqa: BLE001 - pydicom raises what it likes, and a store must not fail of it
+        with path.open("rb") as file:
+            found, _ = excerpt(file, {_PATIENT_NAME, _PATIENT_ID})
+    except (DataSetError, OSError) as error:
         log.warning("patient unreadable for the audit trail", reason=type(error).__name__)
         return Patient()
+    return Patient(text_of(found, _PATIENT_ID), text_of(found, _PATIENT_NAME))

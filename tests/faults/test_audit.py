@@ -3,7 +3,10 @@
 import os
 import socket
 import ssl
+import struct
 import threading
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -18,11 +21,14 @@ from data import save
 from gateway_process import GatewayProcess
 from processes import await_true, free_port
 from pydicom import dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 
 from gateway.audit import Keeper, Source, Trail
 from gateway.audit.messages import Activity, activity
 from gateway.audit_options import SyslogServer
+from gateway.config import parse
+from gateway.dimse.auditing import Auditor
+from gateway.translate.part10 import Identity, file_header
 
 CT = Path(pydicom.data.__file__).parent / "test_files/CT_small.dcm"
 SOURCE = Source("test", "", ("GATEWAY",), 1, "host")
@@ -231,6 +237,41 @@ def test_messages_go_by_udp_one_datagram_each(tmp_path: Path) -> None:
                 trail.record(RECORD)
         for _ in range(3):
             audit_trail.of_line(server.recv(65_536))
+
+
+def bomb(path: Path, size: int) -> None:
+    """Write an instance in Deflated Explicit VR whose first element has `size` zeros, a multiple of 16 MiB."""
+    deflate, zeros = zlib.compressobj(wbits=-zlib.MAX_WBITS), bytes(1 << 24)
+    with path.open("wb") as file:
+        file.write(file_header("1.2.840.10008.5.1.4.1.1.7", "1.2.3", DeflatedExplicitVRLittleEndian))
+        file.write(deflate.compress(struct.pack("<HH2sHI", 0x0008, 0x0001, b"UN", 0, size)))
+        for _ in range(size // len(zeros)):
+            file.write(deflate.compress(zeros))
+        named = ((0x0010, b"PN", b"Trail^Audit "), (0x0020, b"LO", b"BOMB"))
+        elements = (struct.pack("<HH2sH", 0x0010, tag, vr, len(value)) + value for tag, vr, value in named)
+        file.write(deflate.compress(b"".join(elements)) + deflate.flush())
+
+
+def test_the_patient_of_an_instance_that_inflates_enormously_is_read_in_little_memory(tmp_path: Path) -> None:
+    bomb(tmp_path / "bomb.dcm", 1 << 28)
+    assert (tmp_path / "bomb.dcm").stat().st_size < 1 << 20
+    with Trail(tmp_path / "audit", SOURCE) as trail:
+        account = Auditor(trail, parse({"audit": {"folder": str(tmp_path / "audit")}}, "test")).association(
+            "PEER", "GATEWAY", "127.0.0.1"
+        )
+        tracemalloc.start()
+        try:
+            with account.storing(
+                Identity("1.2", "1.2.1", "1.2.840.10008.5.1.4.1.1.7", "1.2.3"), tmp_path / "bomb.dcm"
+            ) as told:
+                told(0)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        account.close()
+    assert most < 1 << 24
+    (line,) = (tmp_path / "audit").glob("*.log")
+    assert b"BOMB" in line.read_bytes()
 
 
 def test_a_disk_that_fails_keeps_nobody_waiting_and_loses_nothing_that_fits_in_memory(tmp_path: Path) -> None:
