@@ -12,7 +12,10 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
+from gateway.dimse import commands
+
 MESSAGE_ID = 7
+NO_STATUS = -1
 _COUNTERS = {0x1020: "remaining", 0x1021: "completed", 0x1022: "failed", 0x1023: "warning"}
 
 
@@ -40,7 +43,10 @@ class Got:
 
 @dataclass
 class Retrieval:
-    """A running C-MOVE or C-GET; `answers` gives a sub-operation's status, None to stay silent."""
+    """A running C-MOVE or C-GET.
+
+    `answers` gives a sub-operation's status, NO_STATUS for a response without one, None to stay silent.
+    """
 
     connection: wire.Connection
     begun: float
@@ -81,7 +87,14 @@ class Retrieval:
         sop_class, sop_instance = (elements[number].decode().rstrip("\0") for number in (0x0002, 0x1000))
         self.got.append(Got(sop_class, sop_instance, context, elements, data))
         status = self.answers(sop_instance)
-        if status is not None:
+        if status == NO_STATUS:
+            bare = {
+                "CommandField": commands.C_STORE_RSP,
+                "MessageIDBeingRespondedTo": int.from_bytes(elements[0x0110], "little"),
+                "CommandDataSetType": commands.DATA_SET_ABSENT,
+            }
+            self.connection.send((wire.p_data(context, commands.encode(bare), 16_384, is_command=True),))
+        elif status is not None:
             self.connection.send((wire.store_response(command, context, status),))
 
     def _message(self) -> tuple[int, bytes, bytes]:

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Mapping
 
 from gateway.dimse.pdu import PduError
+from gateway.status import PROCESSING_FAILURE
 
 Command = dict[str, int | str]
 
@@ -112,6 +113,11 @@ def number(command: Command, keyword: str) -> int:
     """Give a numeric element, 0 when it is absent."""
     value = command.get(keyword, 0)
     return value if isinstance(value, int) else 0
+
+
+def status(response: Command) -> int:
+    """Give the Status of a response; one that lacks it says no success (PS3.7 9.3), so it is a processing failure."""
+    return number(response, "Status") if "Status" in response else PROCESSING_FAILURE
 
 
 def text(command: Command, keyword: str) -> str:

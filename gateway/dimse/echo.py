@@ -5,7 +5,6 @@ import contextlib
 from gateway.config import Peer
 from gateway.dimse import commands
 from gateway.dimse.association import Message
-from gateway.dimse.commands import number
 from gateway.dimse.negotiation import EXPLICIT_LE, IMPLICIT_LE, VERIFICATION
 from gateway.dimse.scu import associate
 from gateway.dimse.session import Session, operation
@@ -36,7 +35,7 @@ def ask(title: str, peer: Peer, *, calling: str, timeout: float) -> None:
         }
         association.send(context, request)
         response = association.response_to(identifier, timeout, lambda: None)
-        if (status := number(response.command, "Status")) != SUCCESS:
+        if (status := commands.status(response.command)) != SUCCESS:
             raise DestinationError(title, f"answers C-ECHO with status {status:04X}H")
     except PeerError as error:
         raise DestinationError(title, str(error)) from error

@@ -9,8 +9,8 @@ import structlog
 
 from gateway.commitment import SOP_CLASS, Register, Transaction
 from gateway.config import Config, Peer
+from gateway.dimse import commands
 from gateway.dimse.association import Association, Context
-from gateway.dimse.commands import number
 from gateway.dimse.negotiation import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
 from gateway.dimse.reports import LEASE, is_taken, send_report, settle
 from gateway.dimse.scu import associate
@@ -161,7 +161,7 @@ class Reporter:
 
     def _send(self, association: Association, context: Context, transaction: Transaction) -> int:
         message_id = send_report(association, context, transaction)
-        return number(association.response_to(message_id, self._timeout).command, "Status")
+        return commands.status(association.response_to(message_id, self._timeout).command)
 
     def _settle(self, transaction: Transaction, failure: str) -> None:
         chance = random.random()  # noqa: S311 - only a delay

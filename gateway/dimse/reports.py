@@ -98,7 +98,7 @@ class Reports:
         """Take a response to N-EVENT-REPORT; tell whether it was due."""
         if self._sent is None or self._sent[1] != number(message.command, "MessageIDBeingRespondedTo"):
             return False
-        status = number(message.command, "Status")
+        status = commands.status(message.command)
         self._settle("" if is_taken(status) else f"the peer answered {status:04X}H")
         return True
 

@@ -120,7 +120,7 @@ def echo(title: str, peer: Peer, *, calling: str, timeout: float) -> None:
             "MessageID": number,
         }
         association.send(context, request)
-        status = commands.number(association.response_to(number, timeout).command, "Status")
+        status = commands.status(association.response_to(number, timeout).command)
         association.release(timeout)
     except PeerError as error:
         raise DestinationUnreachable(title, str(error)) from error

@@ -7,7 +7,6 @@ from typing import BinaryIO
 from gateway.dicomweb.client import Client
 from gateway.dimse import commands
 from gateway.dimse.association import Association, Context
-from gateway.dimse.commands import number
 from gateway.dimse.fetch import Fetched, fetch_instance
 from gateway.dimse.scratch import Scratch
 from gateway.errors import GatewayError, TranscodingError
@@ -128,4 +127,4 @@ def store(
         with fetched.content.open() as file:
             file.seek(meta.offset)
             association.send_stream(context, command, file, fetched.size - meta.offset)
-    return number(association.response_to(message_id, timeout, tick).command, "Status")
+    return commands.status(association.response_to(message_id, timeout, tick).command)

@@ -448,6 +448,15 @@ def test_failures_and_warnings_of_the_peer_that_gets_are_counted(start: Any) -> 
     assert final.failed == [INSTANCES[1]]
 
 
+def test_a_response_without_a_status_is_no_success(start: Any) -> None:
+    port, _ = start()
+    answers = {INSTANCES[0]: retrieving.NO_STATUS}
+    retrieval = retrieving.get(port, [(SC, wire.EXPLICIT_LE)], answers=lambda uid: answers.get(uid, 0), **TEN)
+    final = retrieval.all()[-1]
+    assert (final.status, final.counters) == (0xB000, {"completed": 9, "failed": 1, "warning": 0})
+    assert final.failed == [INSTANCES[0]]
+
+
 @pytest.mark.parametrize("role", ["class not proposed", "no SCP role"])
 def test_a_get_sends_nothing_where_the_peer_is_no_scp(start: Any, role: str) -> None:
     port, _ = start()

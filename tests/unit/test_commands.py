@@ -53,3 +53,9 @@ def test_random_bytes_are_refused_or_read_but_never_break(raw: bytes) -> None:
 def test_a_command_set_without_command_field_is_refused() -> None:
     with pytest.raises(PduError):
         commands.decode(commands.encode({"MessageID": 1}))
+
+
+def test_a_response_that_says_no_status_says_no_success() -> None:
+    assert commands.status({"Status": 0x0000}) == 0x0000
+    assert commands.status({"Status": 0xB000}) == 0xB000
+    assert commands.status({"MessageIDBeingRespondedTo": 1}) == 0x0110
