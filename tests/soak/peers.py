@@ -6,6 +6,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 import retrieving
 from bench import wire
@@ -16,6 +17,7 @@ from modality import Modality, action, references
 
 _SERIES = 100  # instances of a Sender in one series
 _PATIENCE = 60  # seconds after which a peer takes the gateway for dead
+_LONGEST_ASKED = 100  # seconds; pynetdicom's own limits together are shorter
 _VERIFICATION = "1.2.840.10008.1.1"
 _ECHO_RQ = 0x0030
 
@@ -137,13 +139,25 @@ class Committer:
                 else:
                     return "not stored"
             wire.release(connection)
+        answer: Future[str] = Future()
+        threading.Thread(target=self._ask, args=(uids, answer), daemon=True).start()
+        try:
+            return answer.result(_LONGEST_ASKED)
+        except TimeoutError:  # its threads wait for each other for ever when a connection breaks at the wrong time
+            return "pynetdicom hangs"
+
+    def _ask(self, uids: Sequence[str], answer: Future[str]) -> None:
         request = references(*((SOP_CLASS, uid) for uid in uids))
-        with self.modality.association() as association:
-            status = action(association, request)
-            if status == 0:
-                self.accepted.append(str(request.TransactionUID))
-            threading.Event().wait(self._chance.choice((0, 2)))  # so that some reports come on this association
-        return f"{status:04X}"
+        try:
+            with self.modality.association() as association:
+                status = action(association, request)
+                if status == 0:
+                    self.accepted.append(str(request.TransactionUID))
+                threading.Event().wait(self._chance.choice((0, 2)))  # so that some reports come on this association
+        except Exception as error:  # noqa: BLE001 - it is for who waits
+            answer.set_exception(error)
+        else:
+            answer.set_result(f"{status:04X}")
 
     @property
     def unreported(self) -> list[str]:
