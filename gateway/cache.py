@@ -231,6 +231,17 @@ class RecentObjects:
         except OSError:
             return False
 
+    def has_any(self, study: str) -> bool:
+        """Say whether an instance of a study is here; this looks at the name of everything that is kept."""
+        if not self._cache.size:
+            return False
+        name = self._name(study)
+        try:
+            with os.scandir(self._cache.folder) as items:
+                return any(item.name.startswith(name) for item in items)
+        except OSError:
+            return False
+
     def take(self, uids: Uids, path: Path) -> int | None:
         """Give an instance another name, `path`, and say its bytes; None when it is not here or too old."""
         if not self._cache.size:

@@ -150,6 +150,7 @@ class Archive(_Storing):
     key: Path | None = None
     proxy: str | None = None
     connections: Annotated[int, Field(ge=1, le=64)] = 8
+    retrieve_early: bool = False
     connect_timeout: Seconds = 5
     read_timeout: Seconds = 30
 

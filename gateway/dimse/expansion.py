@@ -36,10 +36,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Name a series to retrieve in one request."""
+    """Name a series to retrieve in one request; or a whole study, when `series` is empty."""
 
     study: str
-    series: str
+    series: str = ""
 
 
 class Expansion:
@@ -47,11 +47,16 @@ class Expansion:
 
     `whole_series` allows to hand out a series in place of its instances. Who takes one claims its instances as
     they come and says when it is over; what was not claimed by then is handed out one by one.
+
+    `early` is handed out before any page has come. When it is a study, all wait for it until every page has; then
+    series of it that did not begin to come are handed out as others are, and `is_passed` says when it meets one.
     """
 
-    def __init__(self, pages: Iterable[Sequence[Target]], *, whole_series: bool) -> None:
+    def __init__(self, pages: Iterable[Sequence[Target]], *, whole_series: bool, early: Series | None = None) -> None:
         self._pages = pages
         self._whole_series = whole_series
+        self._early = early
+        self._led: set[Series] = set()
         self._changed = threading.Condition()
         self._targets: dict[str, Target] = {}
         self._waiting: deque[Target] = deque()
@@ -111,6 +116,11 @@ class Expansion:
         are under way the next one waits for them; when others have all streams it is handed out in instances.
         """
         with self._changed:
+            early, self._early = self._early, None
+            if early is not None and not self._left and streams.acquire(blocking=False):
+                self._streamed.add(early)
+                self._streaming[early] = []
+                return early
             while not self._left:
                 unit = self._next(streams)
                 if unit is not None or (self._complete and not self._streaming):
@@ -121,12 +131,12 @@ class Expansion:
     def _next(self, streams: threading.Semaphore) -> Target | Series | None:
         while self._waiting:
             target = self._waiting[0]
-            series = Series(target.study, target.series)
+            series, holder = Series(target.study, target.series), self._brought_by(target)
             if target.sop_instance in self._taken:
                 self._waiting.popleft()
-            elif series in self._streaming:
-                self._streaming[series].append(self._waiting.popleft())
-            elif not self._worth_a_stream(target, series):
+            elif holder is not None:
+                self._streaming[holder].append(self._waiting.popleft())
+            elif target.is_here or not self._worth_a_stream(series):
                 break
             elif streams.acquire(blocking=False):
                 self._streamed.add(series)
@@ -144,23 +154,49 @@ class Expansion:
             self._unfetched[Series(target.study, target.series)] -= 1
         return target
 
-    def _worth_a_stream(self, target: Target, series: Series) -> bool:
-        """Say whether enough of its series is wanted from the archive, wherever it stands: not all sort by series."""
-        if not self._whole_series or series in self._streamed or target.is_here:
-            return False
-        return self._unfetched[series] >= _LONG
+    def _brought_by(self, target: Target) -> Series | None:
+        """Give the unit under way that an instance is to come with."""
+        series, study = Series(target.study, target.series), Series(target.study)
+        if target.is_here:
+            return None
+        if series in self._streaming:
+            return series
+        apart = self._complete and self._worth_a_stream(series)
+        return study if study in self._streaming and not apart else None
 
-    def claim(self, sop_instance: str) -> Target | None:
-        """Give the target that arrived with its series, None when it is unexpected or was taken before.
+    def _worth_a_stream(self, series: Series) -> bool:
+        """Say whether enough of a series is wanted from the archive, wherever it stands: not all sort by series."""
+        return self._whole_series and series not in self._streamed and self._unfetched[series] >= _LONG
+
+    def claim(self, unit: Series, sop_instance: str) -> Target | None:
+        """Give the target that arrived with a unit, None when it is unexpected, here, or another's to bring.
 
         The archive may send an instance before its page of the search has come: then this waits for the page.
         """
         with self._changed:
             self._changed.wait_for(lambda: sop_instance in self._targets or self._complete or self._left)
-            if sop_instance not in self._targets or sop_instance in self._taken:
+            target = self._targets.get(sop_instance)
+            if target is None or target.is_here or sop_instance in self._taken or self._is_others(unit, target):
                 return None
+            if not unit.series:
+                series = Series(target.study, target.series)
+                self._streamed.add(series)
+                self._led.add(series)
             self._taken.add(sop_instance)
-            return self._targets[sop_instance]
+            return target
+
+    def _is_others(self, unit: Series, target: Target) -> bool:
+        """Say whether an instance that comes with its study is of a series that was handed out apart."""
+        series = Series(target.study, target.series)
+        return not unit.series and series in self._streamed and series not in self._led
+
+    def is_passed(self, unit: Series, sop_instance: str) -> bool:
+        """Say whether what a unit brings after an instance that it could not claim is not worth waiting for."""
+        with self._changed:
+            target = self._targets.get(sop_instance)
+            if self._left or (self._complete and len(self._taken) == len(self._targets)):
+                return True
+            return target is not None and self._is_others(unit, target)
 
     def finished(self, series: Series, streams: threading.Semaphore) -> None:
         """Say that a series' stream is over, whole or not."""
@@ -182,6 +218,10 @@ class Expansion:
         finally:
             with self._changed:
                 self._complete = True
+                for unit, held in self._streaming.items():
+                    if not unit.series:  # of its series some may now be had apart
+                        self._waiting.extendleft(reversed(held))
+                        held.clear()
                 self._left = self._left or self._error is not None
                 self._changed.notify_all()
 

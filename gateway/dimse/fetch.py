@@ -9,6 +9,7 @@ import structlog
 
 from gateway.cache import RecentObjects
 from gateway.dicomweb.client import Client
+from gateway.dicomweb.retrieval import Instance
 from gateway.dimse.expansion import Expansion, Series, Target
 from gateway.dimse.scratch import Content, InFile, Scratch
 from gateway.dimse.shares import ArchiveShares
@@ -164,39 +165,42 @@ class Fetch:
         if fetched.content is not None:
             self._recent.keep(fetched.target.uids, fetched.size, fetched.content.put, mark)
 
-    def _series(self, series: Series) -> None:
+    def _series(self, unit: Series) -> None:
         late: Fetched | None = None
         try:
             with self._shares.requests.turn(lambda: self._left):
                 mark = self._recent.mark()
-                with self._archive.retrieve(series.study, series.series) as instances:
-                    for instance in instances:
-                        fetched = self._part(instance.chunks, mark)
-                        if fetched is not None and not self._put(fetched, _PATIENCE):
+                with self._archive.retrieve(unit.study, unit.series) as instances:
+                    for fetched in self._parts(unit, instances, mark):
+                        if not self._put(fetched, _PATIENCE):
                             late = fetched
                             break
         except Cancelled:
             raise
         except GatewayError as error:
-            log.warning("series fetched instance by instance", series=series.series, reason=str(error))
+            log.warning("not fetched in one answer", study=unit.study, series=unit.series or "all", reason=str(error))
         if late is not None:
             self._put(late)
 
-    def _part(self, chunks: Iterable[bytes], mark: bytes) -> Fetched | None:
-        """Take a part of a series; none when it is not an instance that is waited for."""
-        content = self._scratch.take(chunks)
-        try:
-            meta = _meta(self._archive.name, content)
-            target = self._expansion.claim(meta.sop_instance)
-        except AnswerUnreadable as error:
-            log.warning("part of a series not used", reason=str(error))
-            target = None
-        if target is None:
+    def _parts(self, unit: Series, instances: Iterable[Instance], mark: bytes) -> Iterator[Fetched]:
+        """Yield what an answer brings of the instances that are waited for; end when the rest is not worth it."""
+        for instance in instances:
+            content = self._scratch.take(instance.chunks)
+            try:
+                meta = _meta(self._archive.name, content)
+            except AnswerUnreadable as error:
+                log.warning("part of a series not used", reason=str(error))
+                content.discard()
+                continue
+            target = self._expansion.claim(unit, meta.sop_instance)
+            if target is not None:
+                fetched = Fetched(target, content, meta)
+                self._keep(fetched, mark)
+                yield fetched
+                continue
             content.discard()
-            return None
-        fetched = Fetched(target, content, meta)
-        self._keep(fetched, mark)
-        return fetched
+            if self._expansion.is_passed(unit, meta.sop_instance):
+                return
 
     def _put(self, fetched: Fetched, patience: float | None = None) -> bool:
         """Hand an instance over as soon as there is room; give False when there was none in `patience` seconds."""

@@ -15,7 +15,7 @@ from gateway.dimse.association import Message
 from gateway.dimse.commands import number, text
 from gateway.dimse.derive import Derive, as_it_is, derived, some_frames, without_bulk_data
 from gateway.dimse.destination import Destination
-from gateway.dimse.expansion import Expansion, Target
+from gateway.dimse.expansion import Expansion, Series, Target
 from gateway.dimse.fetch import Fetch, Fetched
 from gateway.dimse.negotiation import (
     COMPOSITE_GET,
@@ -43,13 +43,14 @@ from gateway.errors import (
 from gateway.status import CANCEL, PENDING, SOP_CLASS_NOT_SUPPORTED, Service, Status, status_of
 from gateway.translate.composite import read_composite
 from gateway.translate.identifier import decode_identifier, encode_identifier
-from gateway.translate.levels import IMAGE, UNIQUE_KEYS
+from gateway.translate.levels import IMAGE, SERIES, STUDY, UNIQUE_KEYS
 from gateway.translate.matching import text_of
 from gateway.translate.search import Model, Negotiated, Search, expand_plan, instances_of
 
 log = structlog.get_logger("gateway.dimse")
 
 _FIRST_PAGE = 20  # instances; their fetching begins while the archive looks for the others
+_FOR_EARLY = 3  # connections to an archive: two of them are for searches
 _OUTCOMES = 512  # that may wait to be counted: who sends does not wait for who answers
 _PENDING_EVERY = 0.05  # seconds
 _LAST_CHANCE = 0.7  # seconds that a sub-operation under way may go on after a cancel
@@ -76,7 +77,8 @@ def answer(session: Session, message: Message) -> None:
                 status = plan
             else:
                 whole = _whole_series(session, plan.search)
-                expansion = Expansion(_pages(session, plan.search), whole_series=whole)
+                early = _early(session, plan.search) if whole else None
+                expansion = Expansion(_pages(session, plan.search), whole_series=whole, early=early)
                 progress = Progress(expansion)
                 expansion.start()
                 run = _move if is_move else _get
@@ -143,6 +145,21 @@ def _whole_series(session: Session, search: Search) -> bool:
     """Say whether every instance of a series is wanted, and the archive gives all in one answer."""
     single = any(key.keyword == UNIQUE_KEYS[IMAGE] for key in search.return_keys)
     return session.archive.profile.series_retrieval and not single
+
+
+def _early(session: Session, search: Search) -> Series | None:
+    """Give what may be asked from a far archive together with the search for its instances, a round trip earlier.
+
+    What is kept of it need not be asked for, and each of the two needs a connection.
+    """
+    archive = session.config.archives.get(session.route.name)
+    named = {key.keyword: key.values for key in search.return_keys}
+    studies, series = named.get(UNIQUE_KEYS[STUDY], ()), named.get(UNIQUE_KEYS[SERIES], ("",))
+    if archive is None or not archive.retrieve_early or archive.connections < _FOR_EARLY:
+        return None
+    if len(studies) != 1 or len(series) != 1 or session.route.recent.has_any(studies[0]):
+        return None
+    return Series(studies[0], series[0])
 
 
 def _pages(session: Session, search: Search) -> Iterator[list[Target]]:

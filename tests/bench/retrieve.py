@@ -22,6 +22,7 @@ from gateway_process import GatewayProcess
 from orthanc import Orthanc
 
 _OURS, _FAR = "gateway, Orthanc behind it", "gateway, the same 50 ms away"
+_EARLY = "gateway, 50 ms away, retrieve_early"
 _ROUND_TRIP = 0.05  # seconds
 _MOVES = 16
 _MOST = 2_000_000_000  # bytes: Orthanc 1.10 breaks off an answer of 2 GiB
@@ -45,12 +46,20 @@ def table(folder: Path, sizes: Sizes, batches: Batches) -> None:
         line = stack.enter_context(peers.delayed(folder, archive, _ROUND_TRIP))
         near = stack.enter_context(_gateway(folder, archive, places))
         far = stack.enter_context(_gateway(folder, line, places))
+        early = stack.enter_context(_gateway(folder, line, places, retrieve_early=True))
         own = Target(orthanc.port, orthanc.title), Usage(orthanc.pid)
 
         batch = batches.make(sizes.ct, CT)
         store(own[0], batch, 4)
-        _to_storescp(sizes, batch, {_OURS: near, _FAR: far, "Orthanc's own C-MOVE": own}, scp.target, folder)
-        once = {name: partial(_first, where, sink, batch) for name, where in ((_OURS, near), (_FAR, far))}
+        gateways = {_OURS: near, _FAR: far, _EARLY: early}
+        _to_storescp(sizes, batch, {**gateways, "Orthanc's own C-MOVE": own}, scp.target, folder)
+        once = {name: partial(_first, where, sink, batch) for name, where in gateways.items()}
+        for name, where, options in (
+            (_OURS, archive, {}),
+            (_FAR, line, {}),
+            (_EARLY, line, {"retrieve_early": True}),
+        ):
+            once[f"{name}, just started"] = partial(_first_of_all, folder, where, places, options, sink, batch)
         show(f"First of {sizes.ct} CT at the destination", interleaved(once, sizes.runs), (_FIRST,))
         studies = [batches.make(max(8, sizes.ct // 5), CT) for _ in range(_MOVES)]
         for study in studies:
@@ -90,12 +99,14 @@ def large(folder: Path, sizes: Sizes, batches: Batches) -> None:
 
 
 @contextmanager
-def _gateway(folder: Path, archive: Archive, places: Mapping[str, int]) -> Iterator[tuple[Target, Usage]]:
+def _gateway(
+    folder: Path, archive: Archive, places: Mapping[str, int], **options: object
+) -> Iterator[tuple[Target, Usage]]:
     known = {title: {"host": "127.0.0.1", "port": port} for title, port in places.items()}
     process = GatewayProcess(
         Path(mkdtemp(prefix="retrieve-", dir=folder)),
         # Orthanc needs half a minute and more before it begins to send 2 GB
-        archives={"archive": {"url": archive.url, "profile": archive.profile, "read_timeout": 600}},
+        archives={"archive": {"url": archive.url, "profile": archive.profile, "read_timeout": 600, **options}},
         ae_titles={"GATEWAY": {"archive": "archive"}},
         peers={"BENCH": {}, "DCMTK": {}, **known},
         # The same study is moved again and again, and the archive is what is measured.
@@ -144,6 +155,14 @@ def _first(mover: tuple[Target, Usage], sink: Sink, batch: Batch) -> Sample:
         first = perf_counter() - begun
         whole.result()
     return {"first": first}
+
+
+def _first_of_all(
+    folder: Path, archive: Archive, places: Mapping[str, int], options: Mapping[str, bool], sink: Sink, batch: Batch
+) -> Sample:
+    """Measure the first instance with a gateway that has no connection to the archive yet."""
+    with _gateway(folder, archive, places, **options) as mover:
+        return _first(mover, sink, batch)
 
 
 def _at_once(sizes: Sizes, mover: tuple[Target, Usage], studies: list[Batch]) -> None:

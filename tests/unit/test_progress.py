@@ -51,7 +51,7 @@ def test_an_instance_that_comes_twice_is_one():
 def test_a_series_is_handed_out_whole_and_what_did_not_come_with_it_singly():
     expansion, streams = expanded(targets(5), targets(2, "1.3")), threading.Semaphore(1)
     assert expansion.take(streams) == Series("1", "1.2")
-    claimed = [expansion.claim(f"1.2.{number}") for number in (0, 1, 1, 9)]
+    claimed = [expansion.claim(Series("1", "1.2"), f"1.2.{number}") for number in (0, 1, 1, 9)]
     assert [target.sop_instance if target else None for target in claimed] == ["1.2.0", "1.2.1", None, None]
     assert [expansion.take(streams), expansion.take(streams)] == targets(2, "1.3")
     expansion.finished(Series("1", "1.2"), streams)
