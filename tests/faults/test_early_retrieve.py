@@ -1,6 +1,7 @@
 """With `retrieve_early` the archive is asked for what is named while it searches, and what is sent is the same."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 import embedded_archive
 import pytest
 import retrieving
+from bench.peers import Archive, delayed
 from destinations import Destination, destination
 from meddling_proxy import Proxy, Rule, meddling
+from processes import await_true
 
 from gateway.app import running
 from gateway.config import parse
@@ -18,6 +21,7 @@ from gateway.config import parse
 STUDY = "1.2.3"
 SERIES = [f"{STUDY}.{number}" for number in (1, 2, 3)]
 INSTANCES = [f"{series}.{at}" for series, count in zip(SERIES, (30, 10, 2), strict=True) for at in range(count)]
+OTHER, SHORT = "1.2.4", "1.2.4.1"
 WHOLE = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": STUDY}
 FIRST = {"QueryRetrieveLevel": "SERIES", "StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES[0]}
 PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
@@ -57,6 +61,7 @@ class Site:
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with embedded_archive.running(tmp_path_factory.mktemp("archive")) as caller:
         files = [embedded_archive.instance(STUDY, uid.rpartition(".")[0], uid) for uid in INSTANCES]
+        files += [embedded_archive.instance(OTHER, SHORT, f"{SHORT}.{at}") for at in range(5)]
         assert caller.store(*files).status_code == 200
         yield caller.archive.url
 
@@ -65,16 +70,20 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def start(archive: str, tmp_path: Path) -> Iterator[Any]:
     with ExitStack() as stack:
 
-        def start(**options: Any) -> Site:
+        def start(*, round_trip: float = 0, **options: Any) -> Site:
             proxy, where = stack.enter_context(meddling(archive)), stack.enter_context(destination())
-            main = {"url": proxy.url, "profile": "azure", "retrieve_early": True, **options}
+            line = Archive(proxy.url, "azure", lambda: 0)
+            if round_trip:
+                line = stack.enter_context(delayed(tmp_path, line, round_trip))
+            main = {"url": line.url, "profile": "azure", "retrieve_early": True, **options}
             config = parse(
                 {
                     "listen": {"host": "127.0.0.1", "port": 0, "grace": 1},
                     "archives": {"main": main},
                     "ae_titles": {"GATEWAY": {"archive": "main"}},
                     "peers": {"BENCH": {}, "DEST": where.peer},
-                    "spool": {"folder": str(tmp_path), "high_water": 1.0},
+                    "spool": {"folder": str(tmp_path / "spool"), "high_water": 1.0},
+                    "retrieve": {"cache": {"size": 0 if round_trip else 1 << 30}},
                 },
                 "test",
             )
@@ -102,6 +111,20 @@ def test_what_is_named_is_asked_for_before_the_search_is_answered(
     assert all(before)
     assert (final.status, final.counters) == (0x0000, {"completed": len(expected), "failed": 0, "warning": 0})
     assert site.received() == sorted(expected)
+
+
+def test_the_first_instance_is_there_in_less_than_two_round_trips(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # the line is a process of tests/bench
+    round_trip, other = 2.0, {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": OTHER}
+    site = start(round_trip=round_trip)
+    assert site.move(**other).status == 0x0000  # from here on the gateway has its connections
+    before, begun = len(site.where.received), time.monotonic()
+    moving = retrieving.move(site.port, "DEST", **other)
+    await_true(lambda: len(site.where.received) > before, 60)
+    assert time.monotonic() - begun < 2 * round_trip
+    assert moving.all()[-1].counters["completed"] == 5
 
 
 def lacking_two(body: bytes) -> bytes:
@@ -168,7 +191,7 @@ def test_the_search_comes_first_where_early_is_not_wanted_or_not_possible(
 
 def test_a_cancel_ends_an_early_answer_that_hangs(start: Any) -> None:
     site = start()
-    site.proxy.rule = lambda path: Rule(wait=60)
+    site.proxy.rule = lambda _: Rule(wait=60)
     moving = retrieving.move(site.port, "DEST", **WHOLE)
     moving.cancel()
     assert [one.status for one in moving.all()][-1] == 0xFE00
