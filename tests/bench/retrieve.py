@@ -25,6 +25,7 @@ _OURS, _FAR = "gateway, Orthanc behind it", "gateway, the same 50 ms away"
 _EARLY = "gateway, 50 ms away, retrieve_early"
 _ROUND_TRIP = 0.05  # seconds
 _MOVES = 16
+_WIDE = 2 * _MOVES + 2  # connections of which each of those moves can have one for its series
 _MOST = 2_000_000_000  # bytes: Orthanc 1.10 breaks off an answer of 2 GiB
 _SECONDS = Column("seconds", "seconds", ".2f")
 _FIRST = Column("first", "first instance after ms", ".0f", 1000)
@@ -64,7 +65,8 @@ def table(folder: Path, sizes: Sizes, batches: Batches) -> None:
         studies = [batches.make(max(8, sizes.ct // 5), CT) for _ in range(_MOVES)]
         for study in studies:
             store(own[0], study, 4)
-        _at_once(sizes, near, studies)
+        wide = stack.enter_context(_gateway(folder, archive, places, connections=_WIDE))
+        _at_once(sizes, near, wide, studies)
 
 
 def large(folder: Path, sizes: Sizes, batches: Batches) -> None:
@@ -165,10 +167,9 @@ def _first_of_all(
         return _first(mover, sink, batch)
 
 
-def _at_once(sizes: Sizes, mover: tuple[Target, Usage], studies: list[Batch]) -> None:
-    target, usage = mover
-
-    def moved(number: int) -> Sample:
+def _at_once(sizes: Sizes, near: tuple[Target, Usage], wide: tuple[Target, Usage], studies: list[Batch]) -> None:
+    def moved(mover: tuple[Target, Usage], number: int) -> Sample:
+        target, usage = mover
         usage.reset_peak()
         with ThreadPoolExecutor(number) as pool:
             begun = perf_counter()
@@ -180,7 +181,8 @@ def _at_once(sizes: Sizes, mover: tuple[Target, Usage], studies: list[Batch]) ->
         count = sum(study.count for study in studies[:number])
         return {"rate": count / took, "slowest": seconds[-1], "fastest": seconds[0], "peak": usage.peak()}
 
-    once = {f"{number} at once": partial(moved, number) for number in (1, 4, _MOVES)}
+    once = {f"{number} at once": partial(moved, near, number) for number in (1, 4, _MOVES)}
+    once[f"{_MOVES} at once, `connections: {_WIDE}`"] = partial(moved, wide, _MOVES)
     columns = (RATE, _FASTEST, _SLOWEST, PEAK)
     title = f"Moves of {studies[0].count} CT each, to destinations that keep nothing"
     show(title, interleaved(once, sizes.runs), columns)
