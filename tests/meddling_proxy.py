@@ -15,8 +15,8 @@ Change = Callable[[bytes], bytes]
 class Rule:
     """What becomes of a request: answered after `wait` seconds, with `status`, with a changed body, or cut.
 
-    `kind` stands in place of the answer's Content-Type. What changes or deletes is not passed on when it gets a
-    `status`. `explicit` is given where Explicit VR Little Endian is asked for.
+    `kind` stands in place of the answer's Content-Type. What changes, deletes or shall fail is not passed on when it
+    gets a `status`. `explicit` is given where Explicit VR Little Endian is asked for.
     """
 
     wait: float = 0
@@ -76,6 +76,9 @@ def meddling(url: str) -> Iterator[Proxy]:
                 return
             if rule.explicit is not None and self.headers["Accept"].endswith("=1.2.840.10008.1.2.1"):
                 _send(self, Rule(), 200, "application/dicom", rule.explicit)
+                return
+            if rule.status is not None and rule.status >= 400:
+                _send(self, rule, rule.status, "text/plain", b"")
                 return
             answer = client.get(url + path, headers={"Accept": self.headers["Accept"]})
             _send(self, rule, answer.status_code, answer.headers.get("Content-Type", ""), answer.content)

@@ -162,4 +162,6 @@ def _failed(data: bytes) -> list[str]:
     found = read_dataset(DicomBytesIO(data), is_implicit_VR=False, is_little_endian=True)
     with contextlib.suppress(struct.error):
         values = found.FailedSOPInstanceUIDList
+        if isinstance(values, bytes):  # what is too long for its VR's length is UN (PS3.5 6.2.2)
+            return values.decode().rstrip("\0").split("\\")
     return [str(values)] if isinstance(values, str) else [str(value) for value in values]
