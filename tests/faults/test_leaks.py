@@ -1,47 +1,121 @@
 """What a gateway takes for its operations it gives back: threads, descriptors, memory, files."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import embedded_archive
 import processes
 import psutil
+import pytest
 import retrieving
-from destinations import destination
+from bench import wire
+from destinations import Destination, destination
 from gateway_process import GatewayProcess
 
+SC = "1.2.840.10008.5.1.4.1.1.7"
 STUDY, SERIES = "1.2.3", "1.2.3.1"
 WHOLE = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": STUDY}
-GROWTH = 20_000_000  # bytes
+SPARE = 5  # threads and descriptors more of a gateway's hundred: connections to the archive that rest
+GROWTH = 30_000_000  # bytes
 
 
-def test_after_200_moves_threads_descriptors_and_memory_are_where_they_were(tmp_path: Path) -> None:
-    with embedded_archive.running(tmp_path / "archive") as caller:
+@dataclass
+class Held:
+    """What the processes of a gateway have together: its supervisor, its receiver and the delivery."""
+
+    gateway: GatewayProcess
+
+    def threads(self) -> int:
+        return sum(process.num_threads() for process in self._all())
+
+    def descriptors(self) -> int:
+        return sum(process.num_fds() for process in self._all())
+
+    def memory(self) -> int:
+        return sum(process.memory_info().rss for process in self._all())
+
+    def _all(self) -> list[psutil.Process]:
+        supervisor = psutil.Process(self.gateway.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+
+@contextmanager
+def stays(held: Held) -> Iterator[None]:
+    """Wait until no more is held than before."""
+    threads, descriptors, memory = held.threads(), held.descriptors(), held.memory()
+    yield
+    processes.await_true(lambda: held.threads() <= threads + SPARE, 60, "the threads' end")
+    processes.await_true(lambda: held.descriptors() <= descriptors + SPARE, 60, "the descriptors' end")
+    assert held.memory() < memory + GROWTH
+    assert not list((held.gateway.folder / "spool").rglob("incoming/*"))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[Destination], Held]]:
+    with ExitStack() as stack:
+        archive = stack.enter_context(embedded_archive.running(tmp_path / "archive"))
         files = [
             embedded_archive.instance(STUDY, SERIES, f"{SERIES}.{number}", EncapsulatedDocument=bytes(100_000))
             for number in range(4)
         ]
-        assert caller.store(*files).status_code == 200
-        # one in four makes the destination drop, so that the ways out of an error are walked too
-        with (
-            destination(lambda number: "abort" if number % 16 == 0 else 0) as where,
-            GatewayProcess(
+        assert archive.store(*files).status_code == 200
+
+        def start(where: Destination) -> Held:
+            gateway = GatewayProcess(
                 tmp_path / "gateway",
+                listen={"workers": 1},
                 peers={"BENCH": {}, "DEST": where.peer},
-                archives={"main": {"url": caller.archive.url, "profile": "azure"}},
-                ae_titles={"GATEWAY": {"archive": "main"}},
-            ) as gateway,
-        ):
-            process = psutil.Process(gateway.pid)
+                archives={"main": {"url": archive.archive.url, "profile": "azure"}},
+                ae_titles={"GATEWAY": {"archive": "main"}, "FAST": {"archive": "main", "acknowledge": "spooled"}},
+            )
+            held = Held(stack.enter_context(gateway))
+            processes.await_true(lambda: retrieving_works(gateway.port), 60, "a receiver")
+            return held
 
-            def moves(count: int) -> None:
-                for _ in range(count):
-                    assert retrieving.move(gateway.port, "DEST", **WHOLE).all()[-1].counters["completed"] == 4
+        yield start
 
-            moves(40)
-            processes.await_true(lambda: process.num_threads() <= 4, what="the threads' end")
-            threads, descriptors, memory = process.num_threads(), process.num_fds(), process.memory_info().rss
+
+def retrieving_works(port: int) -> bool:
+    wire.release(wire.associate("127.0.0.1", port, "GATEWAY", "BENCH", [(SC, wire.EXPLICIT_LE)]))
+    return True
+
+
+def test_after_200_moves_threads_descriptors_and_memory_are_where_they_were(
+    start: Callable[[Destination], Held],
+) -> None:
+    # one in four makes the destination drop, so that the ways out of an error are walked too
+    with destination(lambda number: "abort" if number % 16 == 0 else 0) as where:
+        held = start(where)
+
+        def moves(count: int) -> None:
+            for _ in range(count):
+                assert retrieving.move(held.gateway.port, "DEST", **WHOLE).all()[-1].counters["completed"] == 4
+
+        moves(40)
+        with stays(held):
             moves(200)
-            processes.await_true(lambda: process.num_threads() <= threads, what="the threads' end")
-            processes.await_true(lambda: process.num_fds() <= descriptors, what="the descriptors' end")
-            assert process.memory_info().rss < memory + GROWTH
-            assert not list((gateway.folder / "spool").rglob("incoming/*"))
+
+
+def test_after_2000_associations_that_store_threads_descriptors_and_memory_are_where_they_were(
+    start: Callable[[Destination], Held],
+) -> None:
+    with destination() as where:
+        held = start(where)
+
+        def stored(number: int) -> int:
+            uid = f"1.2.4.1.{number}"
+            file = embedded_archive.instance("1.2.4", "1.2.4.1", uid)
+            data = file[144 + int.from_bytes(file[140:144], "little") :]
+            contexts = [(SC, wire.EXPLICIT_LE)]
+            connection = wire.associate("127.0.0.1", held.gateway.port, "FAST", "BENCH", contexts)
+            status = wire.store(connection, 1, SC, uid, data)
+            wire.release(connection)
+            return status
+
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(stored, range(100))) == {0x0000}
+            with stays(held):
+                assert set(pool.map(stored, range(100, 2_100))) == {0x0000}
