@@ -123,8 +123,7 @@ def _take(session: Session, message: Message, file: Incoming, identity: Identity
     take = _spool if session.route.acknowledge == "spooled" else _archive
     if session.route.rejecting is None:
         return take(session, message, file, identity, report)
-    with file.path.open("rb") as stream:
-        stream.seek(file.offset)
+    with file.data_set() as stream:
         judged = session.route.rejecting.judge(stream, message.context.transfer_syntax, identity)
     status = take(session, message, file, identity, report)
     if status.code == SUCCESS or (status.code >> 12 == 0xB and status is not RECEIPTS[Receipt.KEPT]):
@@ -145,7 +144,7 @@ def _spool(session: Session, message: Message, file: Incoming, identity: Identit
         peer=session.calling,
         called=session.called,
     )
-    report.note(entry=file.path.name)
+    report.note(entry=file.name)
     receipt = session.outbox.commit(file, arrival, duplicates=session.route.duplicates)
     if receipt is not Receipt.QUEUED:
         report.note(duplicate=str(receipt))
@@ -177,8 +176,7 @@ def _archive(session: Session, message: Message, file: Incoming, identity: Ident
 
 def _identity(file: Incoming, message: Message) -> Identity:
     """Insist that command set, presentation context and data set name the same instance (PS3.4 B.2.3)."""
-    with file.path.open("rb") as stream:
-        stream.seek(file.offset)
+    with file.data_set() as stream:
         identity = read_identity(stream, message.context.transfer_syntax)
     if not identity.is_complete:
         raise DataSetError("Study, Series, SOP Instance or SOP Class UID of the data set is missing or no UID")

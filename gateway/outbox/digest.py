@@ -3,9 +3,10 @@
 import hashlib
 import os
 import threading
-from pathlib import Path
 
-_LONG = 16 << 20  # bytes from which a thread is worth its start
+LONG = 16 << 20
+"""Bytes from which a file is long: a thread is worth its start."""
+
 _PIECE = 1 << 20
 
 
@@ -15,7 +16,7 @@ class Digest:
     To digest takes longer than to receive and write; both cores together take what one alone does not.
     """
 
-    def __init__(self, path: Path, offset: int) -> None:
+    def __init__(self, path: str, offset: int) -> None:
         self._path = path
         self._sum = hashlib.sha256()
         self._offset = self._at = offset
@@ -35,7 +36,7 @@ class Digest:
     def written(self, size: int) -> None:
         """Take note that the file has so many bytes now; raises OSError when it cannot be opened."""
         if self._follower is None:
-            if self._at - self._offset < _LONG:
+            if self._at - self._offset < LONG:
                 return
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             self._follower = threading.Thread(target=self._follow, args=(descriptor,), name="digest", daemon=True)

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from gateway.errors import GatewayError
-from gateway.outbox.digest import Digest
+from gateway.outbox.digest import LONG, Digest
 from gateway.outbox.faults import spool_error
+from gateway.outbox.writeback import start_writing
 
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux
 _LOOK_EVERY = 64 << 20  # bytes between looks at the room that is left
@@ -25,19 +27,19 @@ class Incoming:
         "_descriptor",
         "_digest",
         "_look_at",
+        "_name",
         "_on_end",
         "_ours",
         "_room",
         "expected",
         "offset",
-        "path",
         "peer",
         "size",
     )
 
     def __init__(
         self,
-        path: Path,
+        path: str,
         header: bytes,
         *,
         peer: str,
@@ -45,7 +47,7 @@ class Incoming:
         room: Callable[["Incoming"], None],
         on_end: Callable[["Incoming"], None],
     ) -> None:
-        self.path = path
+        self._name = path  # a text: to make a Path of it takes longer than to open it
         self.peer = peer
         self.expected = expected
         self.offset = len(header)
@@ -66,9 +68,11 @@ class Incoming:
 
         Raises SpoolFull when the disk or a limit is full, SpoolBroken when the disk fails; then it is discarded.
         """
-        self._digest.update(buffers)
         for start in range(0, len(buffers), _MOST_BUFFERS):
             self._append(buffers[start : start + _MOST_BUFFERS])
+        if self.size < LONG:  # a longer one would only be slowed down: the kernel begins with it by itself
+            start_writing(self._descriptor)
+        self._digest.update(buffers)
         try:
             self._digest.written(self.size)
         except OSError as error:
@@ -79,6 +83,16 @@ class Incoming:
             self._look()
 
     @property
+    def path(self) -> Path:
+        """Return where the file is now."""
+        return Path(self._name)
+
+    @property
+    def name(self) -> str:
+        """Return the file's name without its folder."""
+        return self._name.rpartition("/")[2]
+
+    @property
     def digest(self) -> bytes:
         """Return SHA-256 over the data set, which is complete; raises SpoolBroken."""
         try:
@@ -86,21 +100,27 @@ class Incoming:
         except OSError as error:
             raise spool_error(error) from error
 
+    def data_set(self) -> BinaryIO:
+        """Open the file to read, at the beginning of the data set; raises OSError."""
+        stream = open(self._name, "rb")  # noqa: PTH123, SIM115 - the caller closes it
+        stream.seek(self.offset)
+        return stream
+
     def close(self) -> None:
         """End the writing without a sync, for a file that is uploaded before it is acknowledged."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
-    def seal(self, path: Path) -> None:
+    def seal(self, path: str) -> None:
         """Move the file to its place and bring its bytes to the disk; raises SpoolFull or SpoolBroken.
 
         In this order, for the sync of a new file brings its name along on most file systems, and a file in place
         without a row is only a stray.
         """
         try:
-            self.path.rename(path)
-            self.path = path
+            os.rename(self._name, path)  # noqa: PTH104 - see `_name`
+            self._name = path
             os.fsync(self._descriptor)
             self.close()
         except OSError as error:
@@ -111,7 +131,8 @@ class Incoming:
         self.close()
         self._digest.end()
         if self._ours:
-            self.path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(self._name)  # noqa: PTH108
             self.given()
 
     def given(self) -> None:

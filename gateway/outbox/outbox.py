@@ -72,7 +72,7 @@ class Outbox(Ledger):
         """
         self.check_room(peer, expected)
         receiving = Incoming(
-            self.scratch(),
+            self._scratch(),
             header,
             peer=peer,
             expected=expected,
@@ -85,7 +85,7 @@ class Outbox(Ledger):
 
     def scratch(self) -> Path:
         """Name a file in the spool that is removed at the latest after this process has gone."""
-        return self._folder / "incoming" / f"{next(self._ids):016x}"
+        return Path(self._scratch())
 
     def check_room(self, peer: str, expected: int = 0) -> None:
         """Raise SpoolFull when so many bytes from this peer would pass a limit."""
@@ -114,8 +114,8 @@ class Outbox(Ledger):
         """
         if incoming.size <= incoming.offset:
             raise DataSetError("the data set is empty")
-        identifier = int(incoming.path.name, 16)
-        incoming.seal(self._folder / file_name(identifier))
+        identifier = int(incoming.name, 16)
+        incoming.seal(f"{self._folder}/{file_name(identifier)}")
         received = queue.Received(identifier, arrival, incoming.size, incoming.digest, self._clock())
         try:
             receipt, unwanted = self._journal.run(
@@ -191,6 +191,9 @@ class Outbox(Ledger):
         """Give our leases up as if they had never been claimed."""
         self._run(lambda connection: queue.give_back(connection, ids, self._owner))
         self.wake()
+
+    def _scratch(self) -> str:
+        return f"{self._folder}/incoming/{next(self._ids):016x}"
 
     def _disk_has(self, room: int) -> bool:
         disk = self._guard(lambda: os.fstatvfs(self._descriptor))

@@ -154,12 +154,12 @@ def _walk(stream: BinaryIO, *, explicit: bool) -> Identity | None:
     That is when anything is out of the ordinary or cut. The levels need not be told apart: each item and sequence
     of undefined length goes one deeper, its delimiter one back, and all else has a length to skip.
     """
-    end = _end(stream)
     base = at = stream.tell()
-    window, level = b"", 0
+    window, level = stream.read(_WINDOW), 0
+    end = stream.seek(0, os.SEEK_END)
     found: dict[str, str] = {}
     while at < end:
-        if at + _LONGEST_HEAD > base + len(window):
+        if at + _LONGEST_HEAD + _LONGEST_UID > base + len(window) < end:
             stream.seek(at)
             base, window = at, stream.read(_WINDOW)
         head = _head(window, at - base, explicit=explicit)
@@ -173,8 +173,7 @@ def _walk(stream: BinaryIO, *, explicit: bool) -> Identity | None:
             level += 1
         else:
             if level == 0 and tag in _IDENTITY and length <= _LONGEST_UID:
-                stream.seek(at)
-                found[_IDENTITY[tag]] = _uid(stream.read(length))
+                found[_IDENTITY[tag]] = _uid(window[at - base : at - base + length])
             at += length
         # without VRs inside, outside of a sequence, or deeper than tokens go
         if (vr == b"UN" and length == UNDEFINED) or (level <= 0 and tag >> 16 == 0xFFFE and tag != SEQUENCE_END):
