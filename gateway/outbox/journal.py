@@ -72,7 +72,7 @@ class Journal:
                 self._connection.rollback()
             for ticket in group:
                 ticket.error = ticket.error or error
-            if not isinstance(error, OSError | sqlite3.Error):
+            if not isinstance(error, Exception):
                 raise
         finally:
             for ticket in group:
@@ -81,6 +81,10 @@ class Journal:
     def _write(self, group: list[_Ticket[object]]) -> None:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
+        if len(group) == 1:  # the transaction is its savepoint
+            group[0].result = group[0].operation(self._connection)
+            execute("COMMIT")
+            return
         for ticket in group:
             execute("SAVEPOINT one")
             try:

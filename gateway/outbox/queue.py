@@ -95,34 +95,38 @@ def _insert(
     ends would let nobody else pass.
     """
     arrival = received.arrival
-    row = connection.execute(
-        "SELECT place FROM entries WHERE study = ? AND archive = ? LIMIT 1", (arrival.study, arrival.archive)
-    ).fetchone()
-    place = received.when
-    if row is not None:
-        place = min(place, max(row[0], place - LONGEST_PRECEDENCE))
     connection.execute(
-        "INSERT INTO entries (id, archive, study, series, sop_class, sop_instance, transfer_syntax, peer, "
-        "called, size, digest, received, place, state, due, replaces) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            received.id,
-            arrival.archive,
-            arrival.study,
-            arrival.series,
-            arrival.sop_class,
-            arrival.sop_instance,
-            arrival.transfer_syntax,
-            arrival.peer,
-            arrival.called,
-            received.size,
-            received.digest,
-            received.when,
-            place,
-            State.TODO,
-            max(place, not_before),
-            replaces,
-        ),
+        _INSERT,
+        {
+            "id": received.id,
+            "archive": arrival.archive,
+            "study": arrival.study,
+            "series": arrival.series,
+            "sop_class": arrival.sop_class,
+            "sop_instance": arrival.sop_instance,
+            "transfer_syntax": arrival.transfer_syntax,
+            "peer": arrival.peer,
+            "called": arrival.called,
+            "size": received.size,
+            "digest": received.digest,
+            "received": received.when,
+            "earliest": received.when - LONGEST_PRECEDENCE,
+            "not_before": not_before,
+            "replaces": replaces,
+        },
     )
+
+
+# One statement, for each gives the interpreter away and has to wait until other associations return it.
+_INSERT = """
+INSERT INTO entries (id, archive, study, series, sop_class, sop_instance, transfer_syntax, peer, called, size, digest,
+    received, place, state, due, replaces)
+SELECT :id, :archive, :study, :series, :sop_class, :sop_instance, :transfer_syntax, :peer, :called, :size, :digest,
+    :received, place, 'todo', max(place, :not_before), :replaces
+FROM (SELECT min(:received, max(
+    coalesce((SELECT place FROM entries WHERE study = :study AND archive = :archive LIMIT 1), :received), :earliest
+)) AS place)
+"""
 
 
 def is_due(connection: sqlite3.Connection, archive: str, now: float) -> bool:

@@ -14,7 +14,9 @@ from spooled import arrival, content, data_set, put, receive
 
 from gateway.errors import ConfigError, DataSetError, SpoolBroken, SpoolFull
 from gateway.outbox import FILE_LOST, Duplicates, Entry, Limits, Outbox, Receipt, State
+from gateway.outbox.digest import LONG, Digest
 from gateway.outbox.journal import Journal, _Ticket
+from gateway.outbox.writeback import start_writing
 
 
 class Clock:
@@ -86,6 +88,38 @@ def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox:
     (entry,) = claim(outbox)
     assert data_set(entry.path) == b"xy" + data
     assert entry.digest == hashlib.sha256(b"xy" + data).digest()
+
+
+def test_the_disk_begins_to_write_an_instance_before_it_is_digested_but_not_a_long_one(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    update = Digest.update
+
+    def digested(digest: Digest, buffers: tuple[bytes, ...]) -> None:
+        steps.append("digest")
+        update(digest, buffers)
+
+    def begun(descriptor: int) -> None:
+        assert os.fstat(descriptor).st_size
+        steps.append("write out")
+
+    monkeypatch.setattr(Digest, "update", digested)
+    monkeypatch.setattr("gateway.outbox.incoming.start_writing", begun)
+    with outbox.incoming("CT01", b"header") as incoming:
+        incoming.write(b"x")
+        incoming.write(bytes(LONG))
+    assert steps == ["write out", "digest", "digest"]
+
+
+def test_to_begin_writing_out_is_no_promise_and_never_fails(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+    descriptor = os.open(path, os.O_WRONLY)
+    start_writing(descriptor)
+    os.close(descriptor)
+    start_writing(descriptor)
+    assert path.read_bytes() == b"x"
 
 
 def digesting() -> list[threading.Thread]:
@@ -485,7 +519,7 @@ def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) ->
     assert isinstance(results.pop(13), sqlite3.IntegrityError)
     assert results == {number: number for number in range(300) if number != 13}
     assert transactions.count("COMMIT") < 150
-    assert len(settled) == transactions.count("COMMIT")
+    assert len(settled) == transactions.count("BEGIN IMMEDIATE")
     journal.close()
 
 
@@ -507,6 +541,23 @@ def test_an_operation_that_raises_changes_nothing_and_the_others_of_its_group_ar
     with pytest.raises(LookupError):
         journal.run(insert_and_fail)
     assert connection.execute("SELECT n FROM t").fetchall() == [(0,), (1,), (2,)]
+    journal.close()
+
+
+def test_an_operation_that_raises_alone_changes_nothing_and_the_next_is_written(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    connection.execute("CREATE TABLE t (n INTEGER)")
+    journal = Journal(connection, lambda: None, nullcontext())
+
+    def insert_and_fail(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (99)")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        journal.run(insert_and_fail)
+    assert not connection.in_transaction
+    journal.run(lambda c: c.execute("INSERT INTO t VALUES (1)"))
+    assert connection.execute("SELECT n FROM t").fetchall() == [(1,)]
     journal.close()
 
 

@@ -148,6 +148,15 @@ def test_values_are_skipped_not_read() -> None:
     assert stream.taken < 20_000  # of 270,000
 
 
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
+def test_the_identity_is_found_wherever_the_window_of_the_reading_ends(syntax: str) -> None:
+    data = encoded(data_set(), syntax)
+    for length in range(3000, 4200, 2):  # each UID's header and value come to lie across 4,096
+        head = struct.pack("<HH2sHI", 8, 1, b"OB", 0, length)
+        filler = (head if syntax == EXPLICIT else head[:4] + head[8:]) + bytes(length)
+        assert read_identity(io.BytesIO(filler + data), syntax) == HERE, length
+
+
 def test_a_uid_that_is_absent_is_empty() -> None:
     assert read_identity(io.BytesIO(explicit(0x00080060, b"CS", b"CT")), EXPLICIT) == Identity()
 
