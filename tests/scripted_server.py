@@ -1,6 +1,7 @@
 """A real HTTP server on a socket: it answers from a script and remembers what it was sent."""
 
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -40,10 +41,12 @@ class Script:
 
 
 @contextmanager
-def scripted(*answers: Answer, keep: int = 1 << 62, dated: bool = True) -> Iterator[Script]:
+def scripted(
+    *answers: Answer, keep: int = 1 << 62, dated: bool = True, tls: ssl.SSLContext | None = None
+) -> Iterator[Script]:
     """Answer from a script, the last answer for ever; of each body `keep` bytes are remembered.
 
-    Without `dated` an answer has no Date but its own.
+    Without `dated` an answer has no Date but its own; with `tls` the server speaks TLS.
     """
     script = Script(list(answers))
 
@@ -83,9 +86,9 @@ def scripted(*answers: Answer, keep: int = 1 << 62, dated: bool = True) -> Itera
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    script.url = f"{_scheme(server, tls)}://127.0.0.1:{server.server_address[1]}/v2"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    script.url = f"http://127.0.0.1:{server.server_address[1]}/v2"
     try:
         yield script
     finally:
@@ -93,3 +96,11 @@ def scripted(*answers: Answer, keep: int = 1 << 62, dated: bool = True) -> Itera
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _scheme(server: ThreadingHTTPServer, tls: ssl.SSLContext | None) -> str:
+    """Have the server speak TLS if it is to, and say what its URLs begin with."""
+    if tls is None:
+        return "http"
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    return "https"

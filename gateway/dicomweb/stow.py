@@ -1,11 +1,12 @@
 """Build STOW-RS requests and read their answers, instance by instance (PS3.18 10.5)."""
 
+import os
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,20 +34,31 @@ class Upload:
     study: str
     series: str
 
+    @contextmanager
+    def opened(self) -> Iterator[FileIO]:
+        """Open the file; raises SpoolBroken when that fails or it is not `size` bytes long."""
+        try:
+            file = FileIO(self.path)
+        except OSError as error:
+            raise SpoolBroken(f"an instance cannot be read: {error.strerror}") from error
+        with file:
+            if os.fstat(file.fileno()).st_size != self.size:
+                raise SpoolBroken("an instance's file has not the length that it had")
+            yield file
+
     def chunks(self) -> Iterator[bytes]:
         """Read the file from its start, each time anew; raises SpoolBroken when it is not `size` bytes long."""
         left = self.size
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                while piece := file.read(_PIECE):
-                    left -= len(piece)
-                    if left < 0:
-                        break  # before the request gets more than its Content-Length
-                    yield piece
-        except OSError as error:
-            raise SpoolBroken(f"an instance cannot be read: {error.strerror}") from error
-        if left:
-            raise SpoolBroken("an instance's file has not the length that it had")
+        with self.opened() as file:
+            while left:
+                try:
+                    piece = file.read(min(left, _PIECE))
+                except OSError as error:
+                    raise SpoolBroken(f"an instance cannot be read: {error.strerror}") from error
+                if not piece:
+                    raise SpoolBroken("an instance's file has not the length that it had")
+                left -= len(piece)
+                yield piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +168,24 @@ class Body:
             size += len(piece)
         yield b"".join(held)
 
-    def _pieces(self) -> Iterator[bytes]:
+    def parts(self) -> Iterator["bytes | Upload | Held"]:
+        """Give what the body is made of, for those who send files better than in pieces."""
+        head = self._head
         for upload in self.uploads:
-            yield self._head
-            for chunk in upload.chunks():
+            yield head
+            yield upload
+            head = b"\r\n" + self._head
+        yield b"\r\n" + self._tail
+
+    def _pieces(self) -> Iterator[bytes]:
+        for part in self.parts():
+            if isinstance(part, bytes):
+                yield part
+                continue
+            for chunk in part.chunks():
                 yield chunk
                 if self.progress is not None:
                     self.progress(len(chunk))
-            yield b"\r\n"
-        yield self._tail
 
     @property
     def _head(self) -> bytes:

@@ -14,9 +14,10 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpx
 
 from gateway.dicomweb.auth import Auth, Request
+from gateway.dicomweb.carrier import carrier
 from gateway.dicomweb.faults import archive_errors, check, patiently
 from gateway.dicomweb.observation import Observe, observed
-from gateway.dicomweb.reading import carrier
+from gateway.dicomweb.writing import Sent
 from gateway.errors import AnswerUnreadable, ArchiveError, ArchiveUnreachable, ConfigError, Fault, MultipartError
 
 JSON = "application/dicom+json"
@@ -143,9 +144,9 @@ class Transport:
         if self._http.is_closed:
             raise ArchiveUnreachable(self.name, "the gateway is stopping")
         with observed(self._observe, method, url) as note, archive_errors(self.name):
-            # an iterator of its own for each attempt: a repeated body is never an empty one
-            content = iter(body) if body is not None else None
-            request = self._http.build_request(method, url, headers=headers, content=content)
+            request = self._http.build_request(method, url, headers=headers)
+            if body is not None:
+                request.stream = Sent(body)
             response = self._http.send(request, stream=True)
             note(response.status_code)
             length = response.headers.get("Content-Length", "")

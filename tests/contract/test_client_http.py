@@ -1,6 +1,8 @@
 import gzip
 import json
+import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +14,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 from scripted_server import Answer, scripted
 
 from gateway import errors
 from gateway.dicomweb.auth import Basic, Bearer, TokenFile
-from gateway.dicomweb.client import Client, Outcome, Upload
-from gateway.dicomweb.reading import carrier
+from gateway.dicomweb.carrier import carrier
+from gateway.dicomweb.client import Client, Held, Outcome, Upload
 from gateway.translate.profiles import PROFILES
 
 JSON = {"Content-Type": "application/dicom+json"}
@@ -92,9 +95,7 @@ def test_every_kind_of_answer_leaves_the_connection_for_the_next_request(tmp_pat
         assert len(list(archive.search("studies", []))) == 1
         archive.delete("1.2")
         assert len(server.requests) == 7
-        reading = {request.connection for request in server.requests if request.method == "GET"}
-        writing = {request.connection for request in server.requests if request.method != "GET"}
-        assert len(reading) == len(writing) == 1  # a connection to read from, another one to write to
+        assert len({request.connection for request in server.requests}) == 1
 
 
 @pytest.mark.parametrize(("kept", "succeeds"), [(True, True), (False, False)])
@@ -257,6 +258,16 @@ def test_a_store_is_never_repeated_behind_the_callers_back(answer: Answer, tmp_p
         assert len(server.requests) == 1
 
 
+def test_a_store_is_not_repeated_when_a_kept_connection_was_closed_meanwhile(tmp_path: Path) -> None:
+    stored = Answer(200, JSON, stow(_00081199=[item("1.4")]))
+    with scripted(stored, Answer(drop=True), stored) as server, client(server.url) as archive:
+        assert archive.store([upload(tmp_path, "1.4")])[0].stored
+        with pytest.raises(errors.ArchiveUnreachable):
+            archive.store([upload(tmp_path, "1.4")])
+        assert len(server.requests) == 2
+        assert archive.store([upload(tmp_path, "1.4")])[0].stored  # its place was given back
+
+
 def test_redirects_in_a_circle_end() -> None:
     with scripted(Answer(307, {"Location": "/v2/studies/1.2/metadata"})) as server, client(server.url) as archive:
         with pytest.raises(errors.AnswerUnreadable):
@@ -348,6 +359,77 @@ def test_a_failure_reason_that_is_no_number_is_a_failure_without_reason(reason: 
     body = stow(_00081198=[item("1.4", _00081197=1)]).replace(b"[1]", f"[{reason}]".encode())
     with scripted(Answer(409, JSON, body)) as server, client(server.url) as archive:
         assert archive.store([upload(tmp_path, "1.4")]) == [Outcome(stored=False, reason=None)]
+
+
+@pytest.mark.parametrize("how", ["plain", "TLS", "proxy"])
+def test_files_of_every_size_arrive_as_they_are_and_are_counted(how: str, tmp_path: Path) -> None:
+    sizes = [1, 65_536, 65_537, 10, 20, 700_001, 262_144]
+    uploads = [upload(tmp_path, f"1.{number}", size) for number, size in enumerate(sizes)]
+    for number, one in enumerate(uploads):
+        one.path.write_bytes(random.Random(number).randbytes(one.size))
+    uploads.append(Held(b"h" * 300_000, "1.2.840.10008.5.1.4.1.1.2", "1.9", "1.2", "1.3"))  # type: ignore[arg-type]
+    answer = Answer(200, JSON, stow(_00081199=[item(one.sop_instance) for one in uploads]))
+    passed: list[int] = []
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with scripted(answer, tls=tls if how == "TLS" else None) as server:
+        url = "http://archive.invalid/v2" if how == "proxy" else server.url
+        proxy, ca = (server.url[:-3] if how == "proxy" else None), (tmp_path / "ca.pem" if how == "TLS" else None)
+        with client(url, proxy=proxy, ca=ca) as archive:
+            assert all(outcome.stored for outcome in archive.store(uploads, progress=passed.append))
+        (request,) = server.requests
+    boundary = request.headers["content-type"].rpartition("boundary=")[2].encode()
+    head = b"--" + boundary + b"\r\nContent-Type: application/dicom\r\n\r\n"
+    whole = b"".join(head + b"".join(one.chunks()) + b"\r\n" for one in uploads) + b"--" + boundary + b"--\r\n"
+    assert request.body == whole
+    assert sum(passed) == sum(sizes) + 300_000
+
+
+def test_interim_answers_are_passed_over(tmp_path: Path) -> None:
+    body = stow(_00081199=[item("1.4")])
+
+    def serve(connection: socket.socket) -> None:
+        received = b""
+        while not received.endswith(b"--\r\n"):
+            received += connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    with serving(serve) as url, client(url) as archive:
+        assert archive.store([upload(tmp_path, "1.4")])[0].stored
+
+
+def test_an_archive_that_stops_taking_a_file_is_unreachable_in_time(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1000)
+        over.wait(60)
+
+    with serving(serve) as url:
+        with client(url, read_timeout=0.5) as archive, pytest.raises(errors.ArchiveUnreachable, match="WriteTimeout"):
+            archive.store([upload(tmp_path, "1.4", 50_000_000)])
+        over.set()
+
+
+def test_to_close_ends_a_file_that_another_thread_sends(tmp_path: Path) -> None:
+    over, begun = threading.Event(), threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1000)
+        begun.set()
+        over.wait(60)
+
+    with serving(serve) as url, ThreadPoolExecutor(1) as pool:
+        archive = client(url, read_timeout=50)
+        sent = pool.submit(archive.store, [upload(tmp_path, "1.4", 50_000_000)])
+        assert begun.wait(20)
+        archive.close()
+        with pytest.raises(errors.ArchiveError):
+            sent.result(40)
+        over.set()
 
 
 @pytest.mark.parametrize("size", [None, 10, 70_000])

@@ -1,4 +1,4 @@
-"""Get answers over `http.client`, in large pieces: httpx's own way copies each byte four times more."""
+"""Exchange requests for answers over `http.client`: httpx's own way copies each byte four times more."""
 
 import http.client
 import select
@@ -7,11 +7,14 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
+from http import HTTPStatus
 
 import httpx
+
+from gateway.dicomweb.writing import write
 
 _PIECE = 262_144  # bytes read at once
 _IDLE = 30.0  # seconds that a connection is kept: a new one costs a far archive three round trips
@@ -21,22 +24,20 @@ _UNREADABLE = (FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDe
 def carrier(url: str, *, verify: bool | ssl.SSLContext, connections: int, proxy: str | None) -> httpx.BaseTransport:
     """Make what carries requests to the server of `url`; through a proxy it is httpx's own."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE)
-    others = httpx.HTTPTransport(verify=verify, trust_env=False, limits=limits, proxy=proxy)
-    return others if proxy else Reading(url, verify=verify, connections=connections, others=others)
+    if proxy:
+        return httpx.HTTPTransport(verify=verify, trust_env=False, limits=limits, proxy=proxy)
+    return Carrier(url, verify=verify, connections=connections)
 
 
-class Reading(httpx.BaseTransport):
-    """Send what is a GET over connections of its own to one server, all else by `others`; safe from any thread.
+class Carrier(httpx.BaseTransport):
+    """Send requests over connections to one server; safe from any thread.
 
     What fails is raised as httpx raises it. At most `connections` at a time.
     """
 
-    def __init__(
-        self, url: str, *, verify: bool | ssl.SSLContext, connections: int, others: httpx.BaseTransport
-    ) -> None:
+    def __init__(self, url: str, *, verify: bool | ssl.SSLContext, connections: int) -> None:
         self._server = httpx.URL(url)
         self._tls = verify if isinstance(verify, ssl.SSLContext) else None
-        self._others = others
         self._places = threading.Semaphore(connections)
         self._changing = threading.Lock()
         self._idle: deque[tuple[http.client.HTTPConnection, float]] = deque()
@@ -45,13 +46,11 @@ class Reading(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and give its answer, the body still to come."""
-        if request.method != "GET":
-            return self._others.handle_request(request)
         seconds = request.extensions["timeout"]
         if not self._places.acquire(timeout=seconds["pool"]):
             raise httpx.PoolTimeout("no connection is free", request=request)
         try:
-            return self._exchanged(request, seconds["connect"], seconds["read"])
+            return self._exchanged(request, seconds)
         except BaseException:
             self._places.release()
             raise
@@ -71,34 +70,31 @@ class Reading(httpx.BaseTransport):
                 sock.shutdown(socket.SHUT_RDWR)
             if body is not None:
                 body.close()
-        self._others.close()
 
-    def _exchanged(self, request: httpx.Request, connect: float, read: float) -> httpx.Response:
-        """Exchange a request for an answer, once more when a kept connection turns out to be closed."""
+    def _exchanged(self, request: httpx.Request, seconds: Mapping[str, float]) -> httpx.Response:
+        """Exchange a request for an answer; a GET once more when a kept connection turns out to be closed."""
         while True:
             connection = self._kept()
             is_kept = connection is not None
             try:
                 if connection is None:
-                    connection = self._connected(connect)
-                return self._asked(connection, request, read)
+                    connection = self._connected(seconds["connect"])
+                return self._asked(connection, request, seconds)
             except (httpx.NetworkError, httpx.RemoteProtocolError):
-                if not is_kept:
+                if not is_kept or request.method != "GET":
                     raise
 
-    def _asked(self, connection: http.client.HTTPConnection, request: httpx.Request, read: float) -> httpx.Response:
+    def _asked(
+        self, connection: http.client.HTTPConnection, request: httpx.Request, seconds: Mapping[str, float]
+    ) -> httpx.Response:
         sock = connection.sock
         with self._changing:
             self._busy[sock] = None
         try:
+            sock.settimeout(seconds["write"])
+            is_sent = _sent(connection, request)
+            sock.settimeout(seconds["read"])
             with _errors(httpx.ReadTimeout, httpx.ReadError):
-                sock.settimeout(read)
-                connection.putrequest(
-                    "GET", request.url.raw_path.decode("ascii"), skip_host=True, skip_accept_encoding=True
-                )
-                for name, value in request.headers.raw:
-                    connection.putheader(name.decode("ascii"), value)
-                connection.endheaders()
                 answer = connection.getresponse()
                 if any(isinstance(defect, _UNREADABLE) for defect in answer.msg.defects):
                     answer.close()
@@ -108,7 +104,7 @@ class Reading(httpx.BaseTransport):
             raise
 
         def ended(whole: bool) -> None:  # noqa: FBT001 - it is the answer to one question
-            self._over(connection, sock, keep=whole and not answer.will_close)
+            self._over(connection, sock, keep=whole and is_sent and not answer.will_close)
             self._places.release()
 
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.getheaders()]
@@ -139,6 +135,7 @@ class Reading(httpx.BaseTransport):
             if self._tls is None
             else http.client.HTTPSConnection(host, port, timeout=seconds, context=self._tls)
         )
+        connection.response_class = _Answer
         with _errors(httpx.ConnectTimeout, httpx.ConnectError):
             connection.connect()
         return connection
@@ -152,6 +149,33 @@ class Reading(httpx.BaseTransport):
                 self._idle.append((connection, time.monotonic()))
         if not keep:
             connection.close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """Pass over interim answers, all of them (RFC 9110 15.2)."""
+
+    def begin(self) -> None:
+        """Read up to the body of the final answer."""
+        super().begin()
+        while 100 < self.status < 200 and self.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            self.headers = None  # type: ignore[assignment] # it reads no further as long as it has some
+            super().begin()
+
+
+def _sent(connection: http.client.HTTPConnection, request: httpx.Request) -> bool:
+    """Send a request; tell whether all of it: who refuses one may close at once, and its answer still counts."""
+    with _errors(httpx.WriteTimeout, httpx.WriteError):
+        target = request.url.raw_path.decode("ascii")
+        connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in request.headers.raw:
+            connection.putheader(name.decode("ascii"), value)
+        connection.endheaders()
+    try:
+        with _errors(httpx.WriteTimeout, httpx.WriteError):
+            write(connection.sock, request.stream)
+    except httpx.WriteError:
+        return False
+    return True
 
 
 class _Body(httpx.SyncByteStream):
