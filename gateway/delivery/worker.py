@@ -1,11 +1,11 @@
 """Deliver what the outbox holds for one archive: threads that claim, send and settle."""
 
-import contextlib
 import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -65,6 +65,7 @@ class Delivery:
         self._stopping = threading.Event()
         self._over = threading.Event()
         self._waiting = threading.Lock()
+        self._ready: deque[list[Entry]] = deque()
         self._leased: set[int] = set()
         self._leased_lock = threading.Lock()
         names = [f"deliver-{client.name}-{number}" for number in range(settings.workers)]
@@ -106,9 +107,11 @@ class Delivery:
     def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                entries = self._claim()
-                with self._kept(entries):
+                entries = self._next()
+                try:
                     self._deliver(entries)
+                finally:
+                    self._let_go(entries)
             except GatewayError as error:
                 # The disk or the database: what is leased is taken back later, by whom ever.
                 self._log.error("delivery interrupted", reason=str(error))
@@ -118,32 +121,65 @@ class Delivery:
                 self._log.exception("delivery interrupted")
                 self._stopping.wait(_REST)
 
-    def _claim(self) -> list[Entry]:
-        """Wait for entries; one worker does so and the others behind it, so that few ask the database."""
+        with self._waiting:
+            try:
+                self._give_back()
+            except GatewayError as error:
+                self._log.error("leases not given back", reason=str(error))
+
+    def _next(self) -> list[Entry]:
+        """Wait for the entries of a request; one worker does so, and the others behind it.
+
+        Entries are claimed for all workers at once: to lease costs a sync, during which nothing can be received.
+        """
         with self._waiting:
             while not self._stopping.is_set():
-                if not self._outbox.wait(self._client.name, _TICK):
+                if not self._ready and not self._outbox.wait(self._client.name, _TICK):
                     continue
                 if pause := self.breaker.permit():
+                    self._give_back()
                     self._stopping.wait(min(pause, _TICK))
                     continue
                 # To a probe goes one instance only.
                 probing = self.breaker.state is Circuit.PROBING
-                count = 1 if probing else self._client.profile.store_batch
                 try:
-                    entries = self._outbox.claim(
-                        self._client.name,
-                        count=count,
-                        max_bytes=self._settings.batch_bytes,
-                        lease=self._settings.lease,
-                    )
+                    if probing:
+                        self._give_back()
+                    if not self._ready:
+                        self._ready.extend(self._claim(1 if probing else self._settings.workers, alone=probing))
                 except GatewayError:
                     self.breaker.unused()
                     raise
-                if entries:
-                    return entries
+                if self._ready:
+                    return self._ready.popleft()
                 self.breaker.unused()
         return []
+
+    def _claim(self, requests: int, *, alone: bool) -> list[list[Entry]]:
+        """Lease what so many requests take, and have the leases prolonged: an upload may take longer than one."""
+        count = 1 if alone else self._client.profile.store_batch
+        entries = self._outbox.claim(
+            self._client.name,
+            count=count * requests,
+            max_bytes=self._settings.batch_bytes * requests,
+            lease=self._settings.lease,
+        )
+        with self._leased_lock:
+            self._leased |= {entry.id for entry in entries}
+        return _batches(entries, count, self._settings.batch_bytes)
+
+    def _give_back(self) -> None:
+        """Give back what was claimed and nobody has begun."""
+        entries = [entry for batch in self._ready for entry in batch]
+        self._ready.clear()
+        if entries:
+            self._let_go(entries)
+            self._outbox.give_back([entry.id for entry in entries])
+
+    def _let_go(self, entries: Sequence[Entry]) -> None:
+        """Have the leases prolonged no more."""
+        with self._leased_lock:
+            self._leased -= {entry.id for entry in entries}
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         for number, group in enumerate(groups := _groups(entries)):
@@ -214,18 +250,6 @@ class Delivery:
         else:
             self._outbox.retry(entry.id, self._clock() + wait, reason)
 
-    @contextlib.contextmanager
-    def _kept(self, entries: Sequence[Entry]) -> Iterator[None]:
-        """Have the leases prolonged meanwhile, for an upload may take longer than one."""
-        ids = {entry.id for entry in entries}
-        with self._leased_lock:
-            self._leased |= ids
-        try:
-            yield
-        finally:
-            with self._leased_lock:
-                self._leased -= ids
-
     def _keep(self) -> None:
         while not self._over.wait(self._settings.lease / 3):
             with self._leased_lock:
@@ -244,6 +268,19 @@ def stop_all(deliveries: Sequence[Delivery], grace: float) -> None:
         delivery.end()
     for delivery in deliveries:
         delivery.stop(max(0.0, until - time.monotonic()))
+
+
+def _batches(entries: Sequence[Entry], count: int, most: int) -> list[list[Entry]]:
+    """Share entries out to requests of up to `count` and together `most` bytes, but one of any size."""
+    batches: list[list[Entry]] = []
+    room = 0
+    for entry in entries:
+        if not batches or len(batches[-1]) >= count or entry.size > room:
+            batches.append([])
+            room = most
+        batches[-1].append(entry)
+        room -= entry.size
+    return batches
 
 
 def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -7,8 +7,10 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -388,6 +390,30 @@ def test_stopping_waits_for_the_running_request_and_gives_the_rest_back(outbox: 
     assert len(archive.requests) == 1
     assert outcome(outbox) == {"1": State.DONE, "2": State.TODO}
     assert [entry.attempts for entry in outbox.entries(state=State.TODO)] == [1]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["at the end", "when the archive fails"])
+def test_what_was_claimed_for_a_later_request_is_given_back(fails: bool, outbox: Outbox) -> None:
+    names = [str(number) for number in range(50)]
+    put(outbox, *names[:10])
+    answer = replace(Answer(503) if fails else stow(*names), wait=60)
+    breaker = Breaker(failures=1, pause=60)
+    with (
+        scripted(answer) as archive,
+        Client(archive.url, name="main", read_timeout=60) as client,
+        Delivery(outbox, client, Settings(workers=2, retry=QUICK), breaker=breaker) as delivery,
+    ):
+        until(lambda: len(archive.requests) == 1)
+        outbox.hold()
+        put(outbox, *names[10:])
+        outbox.release()  # the other worker claims for both, and the first one is busy
+        until(lambda: len(archive.requests) == 2 and Counter(outcome(outbox).values())[State.LEASED] == 30)
+        if not fails:
+            delivery.end()
+        archive.over.set()
+        until(lambda: State.LEASED not in outcome(outbox).values())
+    states = Counter((entry.state, entry.attempts) for entry in outbox.entries())
+    assert states == {(State.TODO if fails else State.DONE, 1): 20, (State.TODO, 0): 30}
 
 
 def test_stopping_does_not_wait_longer_than_its_grace(outbox: Outbox) -> None:
