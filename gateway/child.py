@@ -22,6 +22,8 @@ STOP = signal.SIGUSR1  # not SIGTERM, which a service manager sends to every pro
 DRAIN = signal.SIGUSR2
 FIRST_PAUSE = 0.2
 _PR_SET_PDEATHSIG = 1
+_M_ARENA_MAX = -8  # malloc.h
+_ARENAS = 2  # glibc's default is eight for each processor, and what a thread frees stays in its arena
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +71,10 @@ def _run(part: Part, answer: "connection.Connection", parent: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     came = signals.descriptor(STOP, DRAIN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, STOP)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, STOP)
+    if hasattr(libc, "mallopt"):  # glibc has it, musl has no arenas
+        libc.mallopt(_M_ARENA_MAX, _ARENAS)
     if os.getppid() != parent:
         return
     try:

@@ -1,9 +1,11 @@
 """What a gateway takes for its operations it gives back: threads, descriptors, memory, files."""
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import embedded_archive
@@ -20,6 +22,9 @@ STUDY, SERIES = "1.2.3", "1.2.3.1"
 WHOLE = {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": STUDY}
 SPARE = 5  # threads and descriptors more of a gateway's hundred: connections to the archive that rest
 GROWTH = 30_000_000  # bytes
+VERIFICATION = ("1.2.840.10008.1.1", wire.IMPLICIT_LE)
+HEAP = 64 << 20  # bytes; glibc reserves that much for an arena, at a multiple of it, and opens the beginning
+MAPPING = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ 0 *$")
 
 
 @dataclass
@@ -119,3 +124,23 @@ def test_after_2000_associations_that_store_threads_descriptors_and_memory_are_w
             assert set(pool.map(stored, range(100))) == {0x0000}
             with stays(held):
                 assert set(pool.map(stored, range(100, 2_100))) == {0x0000}
+
+
+def arenas(process: psutil.Process) -> int:
+    """Count the arenas that threads made for what they allocate, beside the first one of the process."""
+    maps = Path(f"/proc/{process.pid}/maps").read_text()
+    mappings = [(int(begin, 16), int(end, 16), mode) for begin, end, mode in MAPPING.findall(maps)]
+    return sum(
+        begin % HEAP == 0 and mode == "rw-p" and following == (end, begin + HEAP, "---p")
+        for (begin, end, mode), following in pairwise(mappings)
+    )
+
+
+def test_threads_share_their_arenas_so_that_not_each_keeps_what_it_freed(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path, unknown_peers="accept") as gateway, ExitStack() as stack:
+        for _ in range(12):  # a thread each
+            stack.enter_context(closing(wire.associate("127.0.0.1", gateway.port, "GATEWAY", "MANY", [VERIFICATION])))
+        family = psutil.Process(gateway.pid).children()
+        assert max(one.num_threads() for one in family) > 12
+        assert all(arenas(one) <= 1 for one in family)
+        assert any(arenas(one) == 1 for one in family)  # so that they are found where there are some
