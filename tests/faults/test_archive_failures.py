@@ -135,8 +135,9 @@ def test_a_new_token_is_used_as_soon_as_it_is_there(archives: Archives) -> None:
     assert archives.send("S", "401") == 0x0000
     await_true(lambda: "401" in archives.entry("401")[2], what="the reason")
     assert {request.headers["authorization"] for request in script.requests} == {"Bearer old"}
-    script.answers[:] = [stow("401")]
     archives.token.write_text("new")
+    await_true(lambda: script.requests[-1].headers["authorization"] == "Bearer new", 30, "the new token")
+    script.answers[:] = [stow("401")]  # not before: the next attempt may just begin with the old one
     await_true(lambda: archives.entry("401")[0] == "done", 30, "the delivery")
     assert script.requests[-1].headers["authorization"] == "Bearer new"
 
