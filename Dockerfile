@@ -14,5 +14,8 @@ USER gateway
 # Instances on their way and the embedded archive: patient data, keep it on a volume of its own.
 VOLUME /var/lib/dicom-gateway
 EXPOSE 11112
+# As long as its processes run; whether it takes instances, /health/ready says. `admin` elsewhere: --health-cmd.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/health/live', timeout=4)"]
 ENTRYPOINT ["dicom-gateway"]
 CMD ["serve", "--config", "/etc/dicom-gateway/config.yaml"]
