@@ -60,11 +60,12 @@ def show(title: str, samples: Mapping[str, Sequence[Sample]], columns: Sequence[
     print(f"\n### {title}\n\n| | {' | '.join(headings)} |\n|---|{'---|' * len(headings)}", flush=True)
     for name, of_name in samples.items():
         cells = [column.cell(of_name) for column in columns]
-        cells += ["" if name == ours else _ratio(samples[ours], of_name, column) for column in compared]
+        cells += ["" if name == ours else ratio(samples[ours], of_name, column) for column in compared]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def _ratio(ours: Sequence[Sample], theirs: Sequence[Sample], column: Column) -> str:
+def ratio(ours: Sequence[Sample], theirs: Sequence[Sample], column: Column) -> str:
+    """Tell how many times better ours is, run by run."""
     pairs = [(our.get(column.key), their.get(column.key)) for our, their in zip(ours, theirs, strict=True)]
     ratios = [our / their if column.better == "more" else their / our for our, their in pairs if our and their]
     return Column("ratio", "", ".2f").cell([{"ratio": ratio} for ratio in ratios])

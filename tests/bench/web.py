@@ -6,15 +6,13 @@ a file for each instance.
 """
 
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from statistics import median
 
 from bench.instances import Batches
+from bench.measure import Column, interleaved, ratio
 from bench.sizes import Sizes
 from orthanc import Orthanc
 
@@ -22,24 +20,18 @@ from gateway.dicomweb import Client
 from gateway.translate.generate import ct_series
 
 _BATCH = 10  # instances to a request, as the client's profile has it
+_RATE = Column("rate", "MB/s", better="more")
 _ACCEPT = 'Accept: multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
-def side_by_side(_folder: Path, sizes: Sizes, _: Batches) -> None:
-    """Print the table: MB/s of both, medians, and the ratio of gateway to curl."""
+def side_by_side(folder: Path, sizes: Sizes, _: Batches) -> None:
+    """Print the table: MB/s of both, and the ratio of gateway to curl, run by run."""
     print(f"\n### The client against curl, {sizes.ct} CT of 512 KiB into and out of Orthanc\n")
-    table(sizes.ct, sizes.runs)
-
-
-def table(instances: int, runs: int) -> None:
-    """Print the rows."""
     print("| workload | curl MB/s | gateway MB/s | gateway / curl |")
     print("|---|---|---|---|", flush=True)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        server = stack.enter_context(Orthanc(folder))
-        paths = [made.path for made in ct_series(folder / "files", "bench", count=instances)]
-        for row in _rows(server, folder, paths, runs):
+    with Orthanc(folder) as server:
+        paths = [made.path for made in ct_series(folder / "files", "bench", count=sizes.ct)]
+        for row in _rows(server, folder, paths, sizes.runs):
             print(row, flush=True)
 
 
@@ -68,12 +60,9 @@ def _rows(server: Orthanc, folder: Path, paths: list[Path], runs: int) -> Iterat
 
 
 def _row(workload: str, size: float, runs: int, curl: Callable[[], float], ours: Callable[[], float]) -> str:
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs):
-        seconds[0].append(curl())
-        seconds[1].append(ours())
-    theirs, own = (size / median(one) for one in seconds)
-    return f"| {workload} | {theirs:,.0f} | {own:,.0f} | {own / theirs:.2f} |"
+    samples = interleaved({"curl": lambda: {"rate": size / curl()}, "gateway": lambda: {"rate": size / ours()}}, runs)
+    cells = (_RATE.cell(samples["curl"]), _RATE.cell(samples["gateway"]))
+    return f"| {workload} | {' | '.join(cells)} | {ratio(samples['gateway'], samples['curl'], _RATE)} |"
 
 
 def _bodies(folder: Path, paths: list[Path]) -> list[Path]:
