@@ -49,7 +49,7 @@ class Ports:
 
 
 def open_ports(listen: Listen) -> Ports:
-    """Take what the configuration asks for; raises OSError. They open when somebody serves them."""
+    """Take what the configuration asks for; raises OSError with the port. They open when somebody serves them."""
     if listen.tls is None:
         return Ports(_bind(listen.host, listen.port), None)
     if listen.tls_port is None:
@@ -68,9 +68,9 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.setblocking(False)  # several processes may accept: the slower one must not wait
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(error.errno, f"{host}, port {port}: {error.strerror}") from error
     return listener
 
 

@@ -1,5 +1,6 @@
 """What keeps a gateway from starting is said in one line, and what it must not touch stays as it is."""
 
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -111,3 +112,10 @@ def test_a_database_that_another_program_locks_delays_and_loses_nothing(tmp_path
         other.close()
         await_true(lambda: waiting(tmp_path / "spool") == 0, what="the delivery")
         assert len(instances(f"http://127.0.0.1:{archive}/v2", batch)) == 3
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = refused(gateway_for(tmp_path, tmp_path / "spool", listen={"port": port}))
+    assert f"cannot be used: 127.0.0.1, port {port}: Address already in use" in said
