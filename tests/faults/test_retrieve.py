@@ -467,3 +467,20 @@ def test_a_get_sends_nothing_where_the_peer_is_no_scp(start: Any, role: str) -> 
     final = retrieval.all()[-1]
     assert (final.status, final.counters["failed"]) == (0xA702, 12)
     assert not retrieval.got
+
+
+def test_500_instances_of_five_series_go_to_their_destination_over_one_association(
+    start: Any, tmp_path: Path
+) -> None:
+    study = "1.2.5"
+    uids = [f"{study}.{number % 5}.{number}" for number in range(500)]
+    with embedded_archive.running(tmp_path / "archive") as caller:
+        for at in range(0, 500, 100):
+            files = [embedded_archive.instance(study, uid.rpartition(".")[0], uid) for uid in uids[at : at + 100]]
+            assert caller.store(*files).status_code == 200
+        port, where = start(url=caller.archive.url)
+        responses = retrieving.move(port, "DEST", QueryRetrieveLevel="STUDY", StudyInstanceUID=study).all()
+        assert (responses[-1].status, responses[-1].counters["completed"]) == (0x0000, 500)
+        assert sums(responses) == {500}
+        assert sorted(one.sop_instance for one in where.received) == sorted(uids)
+        assert where.associations == 1
