@@ -208,6 +208,7 @@ class Metrics:
     def __init__(self, processes: Iterable[str]) -> None:
         self._file = os.memfd_create("metrics")
         self._recorders: list[Recorder] = []
+        self._looking = threading.Lock()
         self._named = {name: self._new() for name in processes}
         self._free: list[Recorder] = []
 
@@ -231,8 +232,9 @@ class Metrics:
 
     def _look(self) -> None:
         """Learn of the recorders that another process made."""
-        for start in range(len(self._recorders) * _ROOM, os.fstat(self._file).st_size, _ROOM):
-            self._recorders.append(Recorder(mmap.mmap(self._file, _ROOM, offset=start)))
+        with self._looking:  # one that was found by two threads would count twice
+            for start in range(len(self._recorders) * _ROOM, os.fstat(self._file).st_size, _ROOM):
+                self._recorders.append(Recorder(mmap.mmap(self._file, _ROOM, offset=start)))
 
     def total(self) -> dict[Key, float]:
         """Sum up over the processes."""

@@ -10,6 +10,8 @@ from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import httpx
+
 from gateway.errors import SpoolBroken
 from gateway.translate.conform import conform
 from gateway.translate.profiles import Profile
@@ -133,7 +135,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class Body(httpx.SyncByteStream):
     """Hold a multipart body that can be sent more than once; the boundary is random."""
 
     uploads: Sequence[Upload | Held]

@@ -4,7 +4,7 @@ import copy
 import json
 import re
 import ssl
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,6 @@ from gateway.dicomweb.auth import Auth, Request
 from gateway.dicomweb.carrier import carrier
 from gateway.dicomweb.faults import archive_errors, check, patiently
 from gateway.dicomweb.observation import Observe, observed
-from gateway.dicomweb.writing import Sent
 from gateway.errors import AnswerUnreadable, ArchiveError, ArchiveUnreachable, ConfigError, Fault, MultipartError
 
 JSON = "application/dicom+json"
@@ -91,7 +90,7 @@ class Transport:
         return patiently(lambda: self._checked(path, headers))
 
     def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: Iterable[bytes] | None = None
+        self, method: str, path: str, headers: Mapping[str, str], body: httpx.SyncByteStream | None = None
     ) -> httpx.Response:
         """Send a request, once more after a 401 if the sign-in can be renewed, and along same-origin redirects."""
         url, renewed = f"{self._url}/{path}", False
@@ -139,14 +138,14 @@ class Transport:
         return response
 
     def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: Iterable[bytes] | None
+        self, method: str, url: str, headers: Mapping[str, str], body: httpx.SyncByteStream | None
     ) -> httpx.Response:
         if self._http.is_closed:
             raise ArchiveUnreachable(self.name, "the gateway is stopping")
         with observed(self._observe, method, url) as note, archive_errors(self.name):
             request = self._http.build_request(method, url, headers=headers)
             if body is not None:
-                request.stream = Sent(body)
+                request.stream = body  # which can be read again when the request is repeated
             response = self._http.send(request, stream=True)
             note(response.status_code)
             length = response.headers.get("Content-Length", "")

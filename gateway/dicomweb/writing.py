@@ -4,10 +4,8 @@ import errno
 import os
 import select
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from socket import socket
-
-import httpx
 
 from gateway.dicomweb.stow import Body, Upload
 from gateway.errors import SpoolBroken
@@ -17,27 +15,15 @@ _SMALL = 65_536  # a file up to here is copied next to its neighbours: to send e
 _NO_WAY = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 
 
-class Sent(httpx.SyncByteStream):
-    """Show a body to httpx as one of its streams, which can be read more than once."""
-
-    def __init__(self, body: Iterable[bytes]) -> None:
-        self.body = body
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Begin the body anew."""
-        return iter(self.body)
-
-
 def write(sock: socket, stream: object) -> None:
     """Write the body of a request; each wait for the peer may last as long as the socket's time-out.
 
     Raises OSError when the peer does not take it, SpoolBroken when a file cannot be read.
     """
-    body = stream.body if isinstance(stream, Sent) else stream
-    if isinstance(body, Body):
-        _write_parts(sock, body)
-    elif isinstance(body, Iterable):
-        for piece in body:
+    if isinstance(stream, Body):
+        _write_parts(sock, stream)
+    elif isinstance(stream, Iterable):
+        for piece in stream:
             _send(sock, piece)
 
 

@@ -66,6 +66,7 @@ def test_a_gateway_started_with_few_descriptors_holds_more_associations_than_the
         with few_descriptors(256):
             stack.enter_context(gateway)
         held = [wire.associate("127.0.0.1", gateway.port, "GATEWAY", "MANY", contexts) for _ in range(300)]
+        assert len(held) == 300
         for connection in held:
             wire.release(connection)
 

@@ -1,6 +1,8 @@
+import contextlib
 import mmap
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
@@ -72,6 +74,27 @@ def test_a_process_sums_up_what_was_lent_after_it_was_forked():
     os.write(theirs, b"x")
     os.waitpid(pid, 0)
     assert os.read(answer, 1000) == b"{(): 1.0}"
+
+
+def test_what_was_lent_meanwhile_counts_once_however_many_threads_sum_up(monkeypatch):
+    all_ = Metrics([])
+    late = all_.lend()
+    late.set(metrics.LISTENING, value=1)
+    all_._recorders.clear()  # as in a process that was forked before
+    both = threading.Barrier(2)
+    size = os.fstat
+
+    def slowly(descriptor):
+        found = size(descriptor)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return found
+
+    monkeypatch.setattr(os, "fstat", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: all_.total(), range(2)))
+    monkeypatch.undo()
+    assert dict(metrics.values(all_.total(), metrics.LISTENING)) == {(): 1}
 
 
 def test_a_gauge_ends_with_its_process_and_a_counter_does_not():
