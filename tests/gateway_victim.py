@@ -19,14 +19,14 @@ from gateway.dicomweb.client import Client
 from gateway.dicomweb.stow import Upload
 from gateway.dimse.association import Association
 from gateway.log import set_up
-from gateway.outbox import Incoming, Outbox
+from gateway.outbox import Incoming, Outbox, reclaim
 
 STEPS: dict[str, tuple[Any, str]] = {
     # of receiving, in their order
     "open the file": (Outbox, "incoming"),
     "write": (Incoming, "write"),
-    "sync the file": (os, "fsync"),
-    "rename": (os, "rename"),
+    "write the head": (os, "pwrite"),
+    "sync": (os, "fdatasync"),
     "begin": (sqlite3.Connection, "BEGIN IMMEDIATE"),
     "commit": (sqlite3.Connection, "COMMIT"),
     "take over": (Outbox, "commit"),
@@ -36,7 +36,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "request": (Client, "store"),
     "half the body": (Upload, "chunks"),
     "done": (Outbox, "done"),
-    "remove the file": (os, "unlink"),
+    "give the room back": (reclaim, "_punch"),
 }
 POINTS = [f"{when}:{step}" for step in STEPS for when in ("before", "after")]
 

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from gateway.dicomweb.stow import Upload
+from gateway.extent import Extent
 
 _PATIENT = {"PatientName": queries.NAMES, "PatientBirthDate": ["19500101", "19991231", ""]}
 _STUDY = {
@@ -81,8 +82,7 @@ def upload(instance: Dataset, folder: Path) -> Upload:
     path = folder / f"{stored.SOPInstanceUID}.dcm"
     path.write_bytes(encoded.getvalue())
     return Upload(
-        path=path,
-        size=path.stat().st_size,
+        extent=Extent.of(path),
         sop_class=stored.SOPClassUID,
         sop_instance=stored.SOPInstanceUID,
         study=stored.StudyInstanceUID,

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from spooled import arrival, content, data_set, put
+from spooled import receive as incoming
 
-from gateway.outbox import Entry, Limits, Outbox, Receipt
+from gateway.outbox import Entry, Limits, Outbox, Receipt, reclaim, segments
 
+CALLS = ("open", "fsync", "pwritev", "pwrite", "fdatasync", "ftruncate", "unlink")
 POINTS = [
     f"{when}:{what}"
-    for what in ("open", "writev", "fsync", "rename", "BEGIN IMMEDIATE", "COMMIT", "unlink", "archived")
+    for what in (*CALLS, "BEGIN IMMEDIATE", "COMMIT", "punch", "archived")
     for when in ("before", "after")
 ]
 
@@ -43,8 +45,10 @@ def dying(name: str, call: Callable[..., Any], point: str, nth: int) -> Callable
 
 
 def arm(point: str, nth: int) -> None:
-    for name in ("open", "writev", "fsync", "rename", "unlink"):
+    for name in CALLS:
         setattr(os, name, dying(name, getattr(os, name), point, nth))
+    reclaim._punch = dying("punch", reclaim._punch, point, nth)
+    segments.LONG = 300_000
 
     class Connection(sqlite3.Connection):
         def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
@@ -70,7 +74,7 @@ def archive(folder: Path, entry: Entry) -> None:
     file = folder / "archive" / entry.sop_instance
     if not file.exists():
         made = folder / "archive" / f"making-{threading.get_ident()}"
-        made.write_bytes(data_set(entry.path))
+        made.write_bytes(data_set(entry.extent))
         made.replace(file)
 
 
@@ -79,6 +83,8 @@ def receive(outbox: Outbox, name: str) -> None:
         instance = f"{name}.{number}"
         data = content(*seed(instance))
         assert put(outbox, arrival(instance, study=f"1.2.{number // 5}"), data) is Receipt.QUEUED
+        with incoming(outbox, arrival(instance), data):  # given up
+            pass
         os.write(1, f"{instance}\n".encode())
 
 

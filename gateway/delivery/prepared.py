@@ -10,19 +10,19 @@ import structlog
 from gateway.dicomweb.client import Upload
 from gateway.dicomweb.stow import conformed_file
 from gateway.errors import DataSetError, TranscodingError
+from gateway.extent import Extent
 from gateway.outbox import Entry
 from gateway.translate.profiles import Profile
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Name an instance to deliver: a Part 10 file of `size` bytes and what is known of it.
+    """Name an instance to deliver: a Part 10 file and what is known of it.
 
     `attempts` counts the present one. `replaces` says that another object under its UIDs is to be overwritten.
     """
 
-    path: Path
-    size: int
+    extent: Extent
     study: str
     series: str
     sop_class: str
@@ -36,8 +36,7 @@ class Item:
     def of(cls, entry: Entry) -> "Item":
         """Make an item of an entry of the outbox."""
         return cls(
-            path=entry.path,
-            size=entry.size,
+            extent=entry.extent,
             study=entry.study,
             series=entry.series,
             sop_class=entry.sop_class,
@@ -66,7 +65,7 @@ def prepared(items: Sequence[Item], profile: Profile, scratch: Callable[[], Path
 
 
 def _upload(item: Item, profile: Profile, scratch: Callable[[], Path]) -> Upload:
-    upload = Upload(item.path, item.size, item.sop_class, item.sop_instance, item.study, item.series)
+    upload = Upload(item.extent, item.sop_class, item.sop_instance, item.study, item.series)
     try:
         upload, changes = conformed_file(upload, item.transfer_syntax, profile, scratch, source_ae=item.peer)
     except (DataSetError, TranscodingError) as error:

@@ -238,7 +238,7 @@ class Delivery:
         cause = verdict.cause
         reason = str(cause) if cause is not None else verdict.comment
         wait = None
-        if not entry.path.exists():
+        if not entry.extent.exists():
             reason = FILE_LOST
         elif cause is not None and verdict.disposition is Disposition.RETRY:
             wait = delay(cause, entry.attempts, random.random(), self._settings.retry)  # noqa: S311 - only a delay

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from io import BytesIO, FileIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import httpx
 
 from gateway.errors import SpoolBroken
+from gateway.extent import Extent, Part
 from gateway.translate.conform import conform
 from gateway.translate.profiles import Profile
 from gateway.translate.stow_outcomes import NOT_TOLD
@@ -27,24 +28,29 @@ _FAILED_ATTRIBUTES, _ERROR_COMMENT = "00741048", "00000902"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Name a Part 10 file to store, `size` bytes long, with the UIDs of what it holds."""
+    """Name a Part 10 file to store, with the UIDs of what it holds."""
 
-    path: Path
-    size: int
+    extent: Extent
     sop_class: str
     sop_instance: str
     study: str
     series: str
 
+    @property
+    def size(self) -> int:
+        """Give the length in bytes."""
+        return self.extent.size
+
     @contextmanager
-    def opened(self) -> Iterator[FileIO]:
+    def opened(self) -> Iterator[Part]:
         """Open the file; raises SpoolBroken when that fails or it is not `size` bytes long."""
         try:
-            file = FileIO(self.path)
+            file = self.extent.raw()
         except OSError as error:
             raise SpoolBroken(f"an instance cannot be read: {error.strerror}") from error
         with file:
-            if os.fstat(file.fileno()).st_size != self.size:
+            beyond = os.fstat(file.fileno()).st_size - file.start - self.size
+            if beyond < 0 or (beyond and not file.start):
                 raise SpoolBroken("an instance's file has not the length that it had")
             yield file
 
@@ -93,7 +99,7 @@ def conformed_file(
     `scratch` names files that are written, which are the caller's to remove. Raises DataSetError and TranscodingError
     when the instance cannot be read, OSError when a file cannot be read or written.
     """
-    path = upload.path
+    path = upload.extent.path
     with ExitStack() as stack:
 
         def opened() -> BinaryIO:
@@ -101,10 +107,10 @@ def conformed_file(
             path = scratch()
             return stack.enter_context(path.open("w+b"))
 
-        source = stack.enter_context(path.open("rb"))
+        source = stack.enter_context(upload.extent.open())
         identity = (upload.sop_class, upload.sop_instance, transfer_syntax)
         _, changes = conform(source, identity, profile, opened, source_ae=source_ae)
-    return (replace(upload, path=path, size=path.stat().st_size) if changes else upload), changes
+    return (replace(upload, extent=Extent.of(path)) if changes else upload), changes
 
 
 def conformed_bytes(held: Held, transfer_syntax: str, profile: Profile) -> tuple[Held, list[str]]:

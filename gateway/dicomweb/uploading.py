@@ -32,6 +32,7 @@ from gateway.errors import (
     TooLarge,
     TranscodingError,
 )
+from gateway.extent import Extent
 from gateway.translate.part10 import Identity, read_file_meta, read_identity
 from gateway.translate.profiles import Profile
 from gateway.translate.stow_outcomes import Disposition, refused
@@ -267,9 +268,8 @@ def _surveyed(source: Source) -> _Job:
     path = Path(content)
     with path.open("rb") as file:
         found, syntax = _identity(file)
-    size = path.stat().st_size
-    upload = Upload(path, size, found.sop_class, found.sop_instance, found.study, found.series)
-    return _Job(source, upload, syntax, size)
+    upload = Upload(Extent.of(path), found.sop_class, found.sop_instance, found.study, found.series)
+    return _Job(source, upload, syntax, upload.size)
 
 
 def _identity(file: BinaryIO) -> tuple[Identity, str]:

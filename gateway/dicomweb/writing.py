@@ -63,7 +63,7 @@ def _send_file(sock: socket, upload: Upload, progress: Callable[[int], None]) ->
     with upload.opened() as file:
         while at < upload.size:
             try:
-                sent = os.sendfile(sock.fileno(), file.fileno(), at, min(upload.size - at, _TOGETHER))
+                sent = os.sendfile(sock.fileno(), file.fileno(), file.start + at, min(upload.size - at, _TOGETHER))
             except BlockingIOError:
                 _await_room(sock)
                 continue

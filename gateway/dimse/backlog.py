@@ -56,7 +56,7 @@ class Headers:
                 self._rows.move_to_end(key)
                 return known
         try:
-            with entry.path.open("rb") as file:
+            with entry.extent.open() as file:
                 row, size = excerpt(file, wanted)
         except FileNotFoundError:
             return None

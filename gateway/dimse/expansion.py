@@ -4,7 +4,8 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from gateway.extent import Extent
 
 _LONG = 3  # instances of a series from which one request for all of it is the faster way
 
@@ -13,14 +14,15 @@ _LONG = 3  # instances of a series from which one request for all of it is the f
 class Target:
     """Name an instance to retrieve.
 
-    `waiting` is its file in the outbox, if the archive may not have it yet; `recent` says that it was fetched lately.
+    `waiting` is where it is in the outbox, if the archive may not have it yet; `recent` says that it was fetched
+    lately.
     """
 
     study: str
     series: str
     sop_class: str
     sop_instance: str
-    waiting: Path | None = None
+    waiting: Extent | None = None
     recent: bool = False
 
     @property

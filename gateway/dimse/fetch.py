@@ -141,7 +141,7 @@ class Fetch:
     def _instance(self, target: Target) -> Fetched:
         """Take one instance that is here or fetch it, unless the archive has not answered a row of requests."""
         try:
-            content = take_waiting(target, self._scratch) or self._take_recent(target)
+            content = take_waiting(target) or self._take_recent(target)
             if content is not None:
                 return Fetched(target, content, _meta("spool", content))
         except GatewayError as error:

@@ -68,7 +68,7 @@ class Records:
         done = verdict.disposition is Disposition.DONE
         self.recorder.add(metrics.INSTANCES_SENT, archive, str(verdict.disposition))
         failure = "" if done else reason or f"status {verdict.status:04X}H"
-        self.recent.note_stored(item.study, archive, calling, item.size, failure)
+        self.recent.note_stored(item.study, archive, calling, item.extent.size, failure)
 
     def _label(self, calling: str) -> str:
         return calling if calling in self.peers else _UNKNOWN

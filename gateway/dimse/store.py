@@ -112,7 +112,7 @@ def _store(session: Session, message: Message, sink: Sink | None, report: Report
     file = sink.complete()
     identity = _identity(file, message)
     report.note(bytes=file.size - file.offset)
-    with session.account.storing(identity, file.path) as told:
+    with session.account.storing(identity, file.extent) as told:
         status = _take(session, message, file, identity, report)
         told(status.code)
     return status
@@ -153,10 +153,8 @@ def _spool(session: Session, message: Message, file: Incoming, identity: Identit
 
 def _archive(session: Session, message: Message, file: Incoming, identity: Identity, report: Report) -> Status:
     """Store the file in the archive and give its verdict; the file does not stay here whatever that is."""
-    file.close()
     item = Item(
-        path=file.path,
-        size=file.size,
+        extent=file.extent,
         study=identity.study,
         series=identity.series,
         sop_class=identity.sop_class,

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
+
+from gateway.extent import Extent
 
 Duplicates = Literal["keep", "replace", "reject"]
 """What happens to another object that arrives under the UIDs of one that the outbox knows."""
@@ -86,7 +87,7 @@ class Entry:
     reason: str
     owner: int
     replaces: bool
-    path: Path
+    extent: Extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +141,10 @@ class StudyState:
     reason: str
 
 
-def file_name(identifier: int) -> str:
-    """Name the file of an entry: 16 hex digits, of which the first 8 name the process that received it."""
-    return f"{identifier:016x}.dcm"
+class Place(NamedTuple):
+    """Say where the bytes of an entry are; `segment` is 0 for a file of its own, as former versions made them."""
 
-
-def entry(folder: Path, row: tuple[object, ...]) -> Entry:
-    """Build an Entry from a row of the table `entries`."""
-    values: dict[str, Any] = dict(zip(Entry.__slots__, row, strict=False))
-    values["state"] = State(values["state"])
-    values["replaces"] = bool(values["replaces"])
-    values["path"] = folder / file_name(values["id"])
-    return Entry(**values)
+    id: int
+    segment: int
+    position: int
+    size: int

@@ -34,7 +34,7 @@ def export(entries: Iterable[Entry], folder: Path) -> Exported:
     try:
         for entry in entries:
             try:
-                source = entry.path.open("rb")
+                source = entry.extent.open()
             except FileNotFoundError:
                 result.gone += 1
                 continue

@@ -1,37 +1,40 @@
-"""A file that is being received: written as it comes, digested on the way, then committed or discarded."""
+"""An instance that is being received: written as it comes, digested on the way, then committed or discarded."""
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from gateway.errors import GatewayError
-from gateway.outbox.digest import LONG, Digest
+from gateway.extent import Extent
+from gateway.outbox.digest import Digest
 from gateway.outbox.faults import spool_error
-from gateway.outbox.writeback import start_writing
+from gateway.outbox.record import BLOCK, end
+from gateway.outbox.segments import Segment
 
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux
 _LOOK_EVERY = 64 << 20  # bytes between looks at the room that is left
 
 
 class Incoming:
-    """Receive one Part 10 file into the spool; what is not committed is discarded at the end of the `with`.
+    """Receive one Part 10 file into a segment; what is not committed is discarded at the end of the `with`.
 
     `size` is what was written of the whole file, `expected` how long it may become, both in bytes; the data set
-    begins at `offset`. `path` can be read at any time: nothing is buffered here.
+    begins at `offset`. It can be read at any time: nothing is buffered here. `on_end` is told when another may use
+    the segment.
     """
 
     __slots__ = (
-        "_descriptor",
+        "_begin",
         "_digest",
         "_look_at",
-        "_name",
         "_on_end",
         "_ours",
         "_room",
+        "_segment",
         "expected",
+        "id",
         "offset",
         "peer",
         "size",
@@ -39,28 +42,27 @@ class Incoming:
 
     def __init__(
         self,
-        path: str,
+        identifier: int,
+        segment: Segment,
         header: bytes,
         *,
         peer: str,
         expected: int,
         room: Callable[["Incoming"], None],
-        on_end: Callable[["Incoming"], None],
+        on_end: Callable[["Incoming", Segment], None],
     ) -> None:
-        self._name = path  # a text: to make a Path of it takes longer than to open it
+        self.id = identifier
         self.peer = peer
         self.expected = expected
         self.offset = len(header)
         self.size = 0
+        self._segment = segment
+        self._begin = segment.end + BLOCK
         self._room = room
         self._on_end = on_end
         self._look_at = _LOOK_EVERY
         self._ours = True
-        self._digest = Digest(path, len(header))
-        try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise spool_error(error) from error
+        self._digest = Digest(segment.path, self._begin + len(header))
         self._append([header])
 
     def write(self, *buffers: bytes | bytearray | memoryview) -> None:
@@ -70,11 +72,9 @@ class Incoming:
         """
         for start in range(0, len(buffers), _MOST_BUFFERS):
             self._append(buffers[start : start + _MOST_BUFFERS])
-        if self.size < LONG:  # a longer one would only be slowed down: the kernel begins with it by itself
-            start_writing(self._descriptor)
         self._digest.update(buffers)
         try:
-            self._digest.written(self.size)
+            self._digest.written(self._begin + self.size)
         except OSError as error:
             self.discard()
             raise spool_error(error) from error
@@ -83,14 +83,19 @@ class Incoming:
             self._look()
 
     @property
-    def path(self) -> Path:
-        """Return where the file is now."""
-        return Path(self._name)
+    def name(self) -> str:
+        """Return the id as the log has it."""
+        return f"{self.id:016x}"
 
     @property
-    def name(self) -> str:
-        """Return the file's name without its folder."""
-        return self._name.rpartition("/")[2]
+    def place(self) -> tuple[int, int]:
+        """Return the segment's number, and where in it the record begins."""
+        return self._segment.number, self._begin - BLOCK
+
+    @property
+    def extent(self) -> Extent:
+        """Return where the bytes are that have been written."""
+        return Extent(Path(self._segment.path), self.size, self._begin)
 
     @property
     def digest(self) -> bytes:
@@ -102,43 +107,32 @@ class Incoming:
 
     def data_set(self) -> BinaryIO:
         """Open the file to read, at the beginning of the data set; raises OSError."""
-        stream = open(self._name, "rb")  # noqa: PTH123, SIM115 - the caller closes it
+        stream = self.extent.open()
         stream.seek(self.offset)
         return stream
 
-    def close(self) -> None:
-        """End the writing without a sync, for a file that is uploaded before it is acknowledged."""
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-
-    def seal(self, path: str) -> None:
-        """Move the file to its place and bring its bytes to the disk; raises SpoolFull or SpoolBroken.
-
-        In this order, for the sync of a new file brings its name along on most file systems, and a file in place
-        without a row is only a stray.
-        """
+    def seal(self, head: bytes) -> None:
+        """Write the record's head and bring all of it to the disk; raises SpoolFull or SpoolBroken."""
         try:
-            os.rename(self._name, path)  # noqa: PTH104 - see `_name`
-            self._name = path
-            os.fsync(self._descriptor)
-            self.close()
+            os.pwrite(self._segment.descriptor, head, self._begin - BLOCK)
+            os.fdatasync(self._segment.descriptor)
         except OSError as error:
             raise spool_error(error) from error
 
     def discard(self) -> None:
-        """Remove the file, unless the outbox has taken it; a second call does nothing."""
-        self.close()
+        """Drop what was received, unless the outbox has taken it; a second call does nothing."""
         self._digest.end()
-        if self._ours:
-            with suppress(FileNotFoundError):
-                os.unlink(self._name)  # noqa: PTH108
-            self.given()
+        if not self._ours:
+            return
+        self._ours = False
+        self._segment.cut()
+        self._on_end(self, self._segment)
 
     def given(self) -> None:
-        """Take note that the outbox has the file now."""
+        """Take note that the outbox has it now."""
         self._ours = False
-        self._on_end(self)
+        self._segment.end = end(self._begin - BLOCK, self.size)
+        self._on_end(self, self._segment)
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +145,7 @@ class Incoming:
     def _append(self, buffers: "tuple[bytes | bytearray | memoryview, ...] | list[bytes]") -> None:
         wanted = sum(map(len, buffers))
         try:
-            written = os.writev(self._descriptor, buffers)
+            written = os.pwritev(self._segment.descriptor, buffers, self._begin + self.size)
             self.size += written
             if written < wanted:
                 self._append_rest(memoryview(b"".join(buffers))[written:])
@@ -168,6 +162,6 @@ class Incoming:
 
     def _append_rest(self, rest: memoryview) -> None:
         while rest:
-            written = os.write(self._descriptor, rest)
+            written = os.pwrite(self._segment.descriptor, rest, self._begin + self.size)
             self.size += written
             rest = rest[written:]

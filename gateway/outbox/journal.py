@@ -1,4 +1,4 @@
-"""Group commit: whoever comes first does the work of all who wait, with one sync of folder and log."""
+"""Group commit: whoever comes first does the work of all who wait, with at most one sync of the log."""
 
 import sqlite3
 import threading
@@ -13,11 +13,11 @@ _MOST = 256  # operations in one transaction: other processes wait for it
 
 
 class _Ticket(Generic[T]):
-    __slots__ = ("error", "finished", "operation", "result", "settle")
+    __slots__ = ("error", "finished", "operation", "result", "synced")
 
-    def __init__(self, operation: Callable[[sqlite3.Connection], T], *, settle: bool) -> None:
+    def __init__(self, operation: Callable[[sqlite3.Connection], T], *, synced: bool) -> None:
         self.operation = operation
-        self.settle = settle
+        self.synced = synced
         self.result: T | None = None
         self.error: BaseException | None = None
         self.finished = False
@@ -26,27 +26,25 @@ class _Ticket(Generic[T]):
 class Journal:
     """Run operations on one connection, those that wait together in one transaction.
 
-    `settle` brings the folder to the disk; `alone` keeps other processes out of a transaction.
+    `alone` keeps other processes out of a transaction.
 
     Callers' own threads lead in turn: a thread of its own would cost a hand-over for each instance.
     """
 
-    def __init__(
-        self, connection: sqlite3.Connection, settle: Callable[[], None], alone: AbstractContextManager[object]
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, alone: AbstractContextManager[object]) -> None:
         self._connection = connection
-        self._settle = settle
         self._alone = alone
+        self._syncs = True
         self._waiting: deque[_Ticket[object]] = deque()
         self._turn = threading.Lock()
 
-    def run(self, operation: Callable[[sqlite3.Connection], T], *, settle: bool = False) -> T:
+    def run(self, operation: Callable[[sqlite3.Connection], T], *, synced: bool = True) -> T:
         """Return the operation's result once it is on the disk; an operation that raises changes nothing.
 
-        With `settle` what the caller did to the folder is on the disk before the transaction begins. Raises what
-        the operation raised, or the OSError or sqlite3.Error for which nothing of the group was written.
+        What is not `synced` all processes see, but a power cut may take it, with all that was written after it.
+        Raises what the operation raised, or the OSError or sqlite3.Error for which nothing of the group was written.
         """
-        ticket = _Ticket(operation, settle=settle)
+        ticket = _Ticket(operation, synced=synced)
         self._waiting.append(ticket)  # type: ignore[arg-type]
         with self._turn:
             while not ticket.finished:
@@ -63,8 +61,7 @@ class Journal:
     def _lead(self) -> None:
         group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
         try:
-            if any(ticket.settle for ticket in group):
-                self._settle()
+            self._sync(wanted=any(ticket.synced for ticket in group))
             with self._alone:
                 self._write(group)
         except BaseException as error:
@@ -77,6 +74,11 @@ class Journal:
         finally:
             for ticket in group:
                 ticket.finished = True
+
+    def _sync(self, *, wanted: bool) -> None:
+        if wanted is not self._syncs:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._syncs = wanted
 
     def _write(self, group: list[_Ticket[object]]) -> None:
         execute = self._connection.execute

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from gateway.errors import SpoolFull
-from gateway.outbox import owners, queue, reading, recovery, schema
-from gateway.outbox.entry import Entry, State, Statistics, StudyState, file_name
+from gateway.outbox import owners, queue, reading, reclaim, recovery, schema
+from gateway.outbox.entry import Entry, Place, State, Statistics, StudyState
 from gateway.outbox.faults import spool_error
 from gateway.outbox.journal import Journal
 from gateway.outbox.queue import Selection
+from gateway.outbox.record import records
 from gateway.outbox.reserve import Reserve
+from gateway.outbox.segments import alone, segment_name
 
 T = TypeVar("T")
 
@@ -52,7 +54,7 @@ class Ledger:
         connection, self._reader = self._connect(failing), self._connect(failing)
         self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         failing.callback(os.close, self._descriptor)
-        self._journal = Journal(connection, partial(os.fsync, self._descriptor), self._lock)
+        self._journal = Journal(connection, self._lock)
         return connection
 
     def _connect(self, failing: ExitStack) -> sqlite3.Connection:
@@ -169,18 +171,39 @@ class Ledger:
         after, count, now = 0, 0, self._clock()
         while True:
             step = partial(queue.change, kind=kind, selection=selection, after=after, now=now)
-            ids, after = self._run(step)
-            count += len(ids)
+            places, after = self._run(step)
+            count += len(places)
             if kind in ("discard", "withdraw"):
-                self._remove(ids)
+                self._remove(places)
             if not after:
                 self.wake()
                 return count
 
-    def _remove(self, ids: Sequence[int]) -> None:
-        """Remove files that no row needs; what stays here after an error is swept at the next start."""
-        for identifier in ids:
-            self._guard(partial((self._folder / file_name(identifier)).unlink, missing_ok=True))
+    def _remove(self, places: Sequence[Place]) -> None:
+        """Give back the room of what no row needs; what stays after an error goes with its segment."""
+        self._remove_empty(self._guard(lambda: reclaim.give_back(self._folder, places)))
+
+    def _remove_empty(self, segments: Iterable[int]) -> None:
+        """Remove those of some segments in which nothing waits and nobody writes."""
+        for number in segments:
+            if not self._segment(number)[0] and self._guard(partial(self._unlink, number)):
+                # Its name must not come back after the row has gone: all that is in it would be entered again.
+                self._guard(partial(os.fsync, self._descriptor))
+                self._run(partial(queue.forget_segment, number=number))
+
+    def _segment(self, number: int) -> tuple[int, int]:
+        with self._reading_lock:
+            return self._guard(lambda: queue.segment(self._reader, number))
+
+    def _unlink(self, number: int) -> bool:
+        """Remove a segment unless somebody writes to it, or there is more in it; tell whether it is gone."""
+        path = self._folder / segment_name(number)
+        with suppress(FileNotFoundError), alone(path) as descriptor:
+            waiting, known = self._segment(number)
+            if descriptor is None or waiting or any(records(path, number, known)):
+                return False
+            path.unlink()
+        return True
 
     def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         return self._pressing(lambda: self._journal.run(operation))

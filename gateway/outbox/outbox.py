@@ -6,15 +6,18 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-from gateway.errors import DataSetError, SpoolFull
+from gateway.errors import DataSetError, GatewayError, SpoolFull
 from gateway.outbox import owners, queue, reading, recovery, reserve
-from gateway.outbox.entry import Arrival, Duplicates, Entry, Limits, Receipt, State, entry, file_name
+from gateway.outbox.entry import Arrival, Duplicates, Entry, Limits, Receipt, State
 from gateway.outbox.faults import spool_error
 from gateway.outbox.incoming import Incoming
 from gateway.outbox.ledger import Ledger
+from gateway.outbox.record import Record, head
+from gateway.outbox.rows import entry
+from gateway.outbox.segments import Segment, Segments
 
 _POLL = 0.05  # seconds until an entry of another process is seen
 
@@ -42,6 +45,7 @@ class Outbox(Ledger):
         self._receiving_lock = threading.Lock()
         super().__init__(folder, clock=clock)
         self._ids = itertools.count(self._owner << 32)
+        self._segments = Segments(str(folder), self._descriptor, self._ids)
 
     def _enter(self) -> None:
         for path in (self._folder, self._folder / "incoming", self._folder / "owners"):
@@ -54,12 +58,15 @@ class Outbox(Ledger):
             self._owner = int(number or 0)
             self._presence = owners.Presence(self._folder, self._owner)
             failing.callback(self._presence.leave)
-            recovery.recover(self._folder, connection, owners.living(self._folder), now)
+            recovery.recover(self._folder, connection, owners.living(self._folder), now, self._limits)
             self._reserve.hold()
             failing.pop_all()
 
     def close(self) -> None:
         """Let go of the folder; what is leased to us is taken back by the next that opens it."""
+        closed = self._segments.close()
+        with suppress(GatewayError):  # the next that opens it does the same
+            self._remove_empty(closed)
         super().close()
         self._presence.leave()
 
@@ -68,16 +75,17 @@ class Outbox(Ledger):
     def incoming(self, peer: str, header: bytes, *, expected: int = 0) -> Incoming:
         """Begin a file with the Part 10 header; `expected` is how many bytes may come, where that is known.
 
-        Raises SpoolFull before anything is taken.
+        Raises SpoolFull before anything is taken, SpoolBroken.
         """
         self.check_room(peer, expected)
         receiving = Incoming(
-            self._scratch(),
+            next(self._ids),
+            self._guard(self._segments.take),
             header,
             peer=peer,
             expected=expected,
             room=lambda incoming: self.check_room(incoming.peer, 0),
-            on_end=self._forget,
+            on_end=self._free,
         )
         with self._receiving_lock:
             self._receiving.add(receiving)
@@ -108,23 +116,28 @@ class Outbox(Ledger):
             raise SpoolFull("the outbox holds as many bytes of this peer as it may")
 
     def commit(self, incoming: Incoming, arrival: Arrival, *, duplicates: Duplicates = "keep") -> Receipt:
-        """Take responsibility: return once the file and its row survive a power cut, or are not wanted.
+        """Take responsibility: return once the record survives a power cut, or is not wanted.
 
-        Raises DataSetError when there is no data set, SpoolFull or SpoolBroken; then nothing was taken.
+        Its row may be lost in one, and is then made again of the record. Raises DataSetError when there is no data
+        set, SpoolFull or SpoolBroken; then nothing was taken.
         """
         if incoming.size <= incoming.offset:
             raise DataSetError("the data set is empty")
-        identifier = int(incoming.name, 16)
-        incoming.seal(f"{self._folder}/{file_name(identifier)}")
-        received = queue.Received(identifier, arrival, incoming.size, incoming.digest, self._clock())
+        received = Record(
+            incoming.id, arrival, incoming.size, incoming.offset, incoming.digest, self._clock(), *incoming.place
+        )
+        incoming.seal(head(received, duplicates))
         try:
             receipt, unwanted = self._journal.run(
-                lambda connection: queue.enter(connection, received, duplicates, self._limits), settle=True
+                lambda connection: queue.enter(connection, received, duplicates, self._limits), synced=False
             )
         except (OSError, sqlite3.Error) as error:
             incoming.discard()
             raise spool_error(error) from error
-        incoming.given()
+        if receipt in (Receipt.QUEUED, Receipt.REPLACED):
+            incoming.given()
+        else:
+            incoming.discard()
         self._remove([unwanted] if unwanted else [])
         self.wake()
         return receipt
@@ -200,6 +213,8 @@ class Outbox(Ledger):
         keep_free = max((1 - self._limits.high_water) * disk.f_blocks * disk.f_frsize, 2 * reserve.LENGTH)
         return disk.f_bavail * disk.f_frsize - room >= keep_free
 
-    def _forget(self, incoming: Incoming) -> None:
+    def _free(self, incoming: Incoming, segment: Segment) -> None:
         with self._receiving_lock:
             self._receiving.discard(incoming)
+        if closed := self._segments.give(segment):
+            self._remove_empty([closed])

@@ -5,7 +5,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.outbox.entry import Arrival, Duplicates, Limits, Receipt, State
+from gateway.outbox.entry import Duplicates, Limits, Place, Receipt, State
+from gateway.outbox.record import Record
+from gateway.outbox.rows import PLACE
 
 LONGEST_PRECEDENCE = 600.0
 """For how many seconds an instance may go before earlier ones because its study began before theirs."""
@@ -18,17 +20,6 @@ FILE_LOST = "its file is missing from the spool"
 
 _PRUNED = 500
 _CLOCKS = 1.0  # seconds by which one thread's time may be behind another's
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """Describe a file that lies in the spool and waits for its row; `when` in seconds since 1970."""
-
-    id: int
-    arrival: Arrival
-    size: int
-    digest: bytes
-    when: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +47,39 @@ class Selection:
 
 
 def enter(
-    connection: sqlite3.Connection, received: Received, duplicates: Duplicates, limits: Limits
-) -> tuple[Receipt, int]:
-    """Insert the row, unless the object is known; return also whose file is not wanted any more, or 0."""
+    connection: sqlite3.Connection, received: Record, duplicates: Duplicates, limits: Limits
+) -> tuple[Receipt, Place | None]:
+    """Insert the row, unless the object is known; return also which other's bytes are not wanted any more."""
     arrival = received.arrival
     known = connection.execute(
-        "SELECT id, digest, state, due, reason, attempts OR replaces FROM entries "
+        f"SELECT {PLACE}, digest, state, due, reason, attempts OR replaces FROM entries "  # noqa: S608 - our names
         "WHERE sop_instance = ? AND series = ? AND study = ? AND archive = ?",
         (arrival.sop_instance, arrival.series, arrival.study, arrival.archive),
     ).fetchone()
     if known is None:
         _insert(connection, received)
-        return Receipt.QUEUED, 0
-    identifier, digest, state, due, reason, may_be_stored = known
+        return Receipt.QUEUED, None
+    *other, digest, state, due, reason, may_be_stored = known
+    place = Place(*other)
     if reason == FILE_LOST or (state == "done" and received.when >= due + limits.repeat_window):
-        connection.execute("DELETE FROM entries WHERE id = ?", (identifier,))
+        connection.execute("DELETE FROM entries WHERE id = ?", (place.id,))
         _insert(connection, received)
-        return Receipt.QUEUED, identifier
+        return Receipt.QUEUED, place
     if digest == received.digest:
-        return Receipt.DUPLICATE, received.id
+        return Receipt.DUPLICATE, None
     if duplicates == "keep":
-        return Receipt.KEPT, received.id
+        return Receipt.KEPT, None
     if duplicates == "reject":
-        return Receipt.REJECTED, received.id
-    connection.execute("DELETE FROM entries WHERE id = ?", (identifier,))
+        return Receipt.REJECTED, None
+    connection.execute("DELETE FROM entries WHERE id = ?", (place.id,))
     # The other object may be under way just now: this one must not overtake it.
     not_before = due if state == "leased" else 0.0
     _insert(connection, received, not_before=not_before, replaces=bool(may_be_stored))
-    return Receipt.REPLACED, identifier
+    return Receipt.REPLACED, place
 
 
 def _insert(
-    connection: sqlite3.Connection, received: Received, *, not_before: float = 0.0, replaces: bool = False
+    connection: sqlite3.Connection, received: Record, *, not_before: float = 0.0, replaces: bool = False
 ) -> None:
     """Insert at the place in the line that the study has.
 
@@ -113,6 +105,8 @@ def _insert(
             "earliest": received.when - LONGEST_PRECEDENCE,
             "not_before": not_before,
             "replaces": replaces,
+            "segment": received.segment,
+            "position": received.position,
         },
     )
 
@@ -120,9 +114,9 @@ def _insert(
 # One statement, for each gives the interpreter away and has to wait until other associations return it.
 _INSERT = """
 INSERT INTO entries (id, archive, study, series, sop_class, sop_instance, transfer_syntax, peer, called, size, digest,
-    received, place, state, due, replaces)
+    received, place, state, due, replaces, segment, position)
 SELECT :id, :archive, :study, :series, :sop_class, :sop_instance, :transfer_syntax, :peer, :called, :size, :digest,
-    :received, place, 'todo', max(place, :not_before), :replaces
+    :received, place, 'todo', max(place, :not_before), :replaces, :segment, :position
 FROM (SELECT min(:received, max(
     coalesce((SELECT place FROM entries WHERE study = :study AND archive = :archive LIMIT 1), :received), :earliest
 )) AS place)
@@ -194,14 +188,14 @@ def renew(connection: sqlite3.Connection, ids: Sequence[int], owner: int, until:
     return {row[0] for row in kept.fetchall()}
 
 
-def finish(connection: sqlite3.Connection, ids: Sequence[int], now: float, limits: Limits) -> list[int]:
-    """Mark entries as delivered and forget the oldest that were; return whose files are not wanted any more.
+def finish(connection: sqlite3.Connection, ids: Sequence[int], now: float, limits: Limits) -> list[Place]:
+    """Mark entries as delivered and forget the oldest that were; return whose bytes are not wanted any more.
 
     Whoever holds the lease now, the archive has the object.
     """
     done = connection.execute(
-        "UPDATE entries SET state = 'done', due = ?, owner = 0, reason = '' "
-        "WHERE id IN (SELECT value FROM json_each(?)) AND state <> 'done' RETURNING id",
+        "UPDATE entries SET state = 'done', due = ?, owner = 0, reason = '' "  # noqa: S608 - our names
+        f"WHERE id IN (SELECT value FROM json_each(?)) AND state <> 'done' RETURNING {PLACE}",
         (now, json.dumps(ids)),
     ).fetchall()
     connection.execute(
@@ -214,7 +208,18 @@ def finish(connection: sqlite3.Connection, ids: Sequence[int], now: float, limit
             "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE state = 'done' ORDER BY due, id LIMIT ?)",
             (min(int(kept) - limits.keep_done_entries, _PRUNED),),
         )
-    return [row[0] for row in done]
+    return [Place(*row) for row in done]
+
+
+def segment(connection: sqlite3.Connection, number: int) -> tuple[int, int]:
+    """Return how many of a segment's entries wait, and up to which byte of it the database knows them."""
+    found = connection.execute("SELECT waiting, known FROM segments WHERE number = ?", (number,)).fetchone()
+    return found or (0, 0)
+
+
+def forget_segment(connection: sqlite3.Connection, number: int) -> None:
+    """Note that a segment has been removed."""
+    connection.execute("DELETE FROM segments WHERE number = ?", (number,))
 
 
 def put_back(
@@ -253,23 +258,22 @@ def unhold(connection: sqlite3.Connection, selection: Selection) -> None:
 
 CHANGES: Mapping[str, str] = {
     "hold": "UPDATE entries SET state = 'held', due = :now "
-    "WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'todo' RETURNING id",
+    "WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'todo'",
     "release": "UPDATE entries SET state = 'todo', due = place "
     "WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'held' AND NOT EXISTS (SELECT 1 FROM holds "
-    "WHERE holds.study IN (entries.study, '') AND holds.archive IN (entries.archive, '')) RETURNING id",
+    "WHERE holds.study IN (entries.study, '') AND holds.archive IN (entries.archive, ''))",
     "retry": "UPDATE entries SET state = 'todo', due = min(place, :now), attempts = min(attempts, 1), reason = '' "
     "WHERE id IN (SELECT value FROM json_each(:ids)) "
-    "AND (state = 'set aside' AND reason <> :lost OR state = 'todo' AND due > :now) RETURNING id",
-    "discard": "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'done' RETURNING id",
-    "withdraw": "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'leased' "
-    "RETURNING id",
+    "AND (state = 'set aside' AND reason <> :lost OR state = 'todo' AND due > :now)",
+    "discard": "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'done'",
+    "withdraw": "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'leased'",
 }
 """What an operator, or a rejection note, can do to entries. `discard` takes leased ones as well."""
 
 
 def change(
     connection: sqlite3.Connection, kind: str, selection: Selection, after: int, now: float
-) -> tuple[list[int], int]:
+) -> tuple[list[Place], int]:
     """Go through some of the selection with ids above `after`; return which changed, and the next `after` or 0."""
     condition, values = selection.sql()
     found = connection.execute(
@@ -279,5 +283,6 @@ def change(
     chosen = [row[0] for row in found.fetchall()]
     if not chosen:
         return [], 0
-    changed = connection.execute(CHANGES[kind], {"ids": json.dumps(chosen), "now": now, "lost": FILE_LOST})
-    return [row[0] for row in changed.fetchall()], chosen[-1]
+    statement = f"{CHANGES[kind]} RETURNING {PLACE}"
+    changed = connection.execute(statement, {"ids": json.dumps(chosen), "now": now, "lost": FILE_LOST})
+    return [Place(*row) for row in changed.fetchall()], chosen[-1]

@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from gateway.outbox.entry import Entry, State, Statistics, StudyState, Total, entry
+from gateway.outbox.entry import Entry, State, Statistics, StudyState, Total
 from gateway.outbox.queue import Selection
+from gateway.outbox.rows import entry
 
 _PAGE = 1000
 _FEW = 5000  # undelivered entries that are gone through rather than all studies that are known

@@ -1,19 +1,23 @@
-"""Put the spool in order after a crash: the leases of the dead, files without a row, rows without a file."""
+"""Put the spool in order after a crash: the leases of the dead, bytes without a row, rows without their bytes."""
 
 import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from gateway.errors import ConfigError, Fault
 from gateway.outbox import queue
-from gateway.outbox.entry import file_name
-from gateway.outbox.schema import VERSION, create, version
+from gateway.outbox.entry import Limits, Place
+from gateway.outbox.replay import replay
+from gateway.outbox.rows import PLACE, extent
+from gateway.outbox.schema import VERSION, create, upgrade, version
+from gateway.outbox.segments import segment_name
 
 _NAME = re.compile(r"[0-9a-f]{16}\.dcm\Z")
+_SEGMENT = re.compile(r"[0-9a-f]{16}\.seg\Z")
 _AT_ONCE = 500
 
 Run = Callable[[Callable[[sqlite3.Connection], object]], object]
@@ -22,13 +26,19 @@ Run = Callable[[Callable[[sqlite3.Connection], object]], object]
 def prepare(folder: Path, connection: sqlite3.Connection) -> None:
     """Make the folders and the tables; call it with the folder's lock.
 
-    Raises ConfigError when there are instances but no database: they were acknowledged, for nobody knows whom.
+    Raises ConfigError when there are instances of version 1 but no database: they were acknowledged, for nobody knows
+    whom. Segments say that themselves.
     """
+    if version(connection) == 1:
+        upgrade(connection)
     if _known(folder, connection):
         return
     if any(_NAME.match(name) for name in _names(folder)):
         raise _fault(folder, "holds instances (*.dcm) but no outbox.db: restore it, or move the files away")
     create(connection)
+    if before := max((_owner(name) for name in _names(folder) if _SEGMENT.match(name)), default=0):
+        # The database was lost: the numbers that are in use there must not be given out again.
+        connection.execute("INSERT INTO owners (number, opened) VALUES (?, 0)", (before,))
 
 
 def expect(folder: Path) -> None:
@@ -43,7 +53,7 @@ def check(folder: Path, connection: sqlite3.Connection) -> None:
         raise _fault(folder, "holds an outbox without tables: start the gateway on it first")
 
 
-def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int], now: float) -> None:
+def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int], now: float, limits: Limits) -> None:
     """Clear up what the processes that are not `living` left behind; call it with the folder's lock."""
     connection.execute("BEGIN IMMEDIATE")
     # The requests of a dead process died with it: no need to wait until its leases run out.
@@ -56,8 +66,22 @@ def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int]
     for name in _names(folder / "incoming"):
         if _owner(name) not in living:
             (folder / "incoming" / name).unlink(missing_ok=True)
-    if _sweep(folder, connection, living) != _undelivered(connection):
-        _miss(folder, connection, now)
+    dead = sorted(name for name in _names(folder) if _SEGMENT.match(name) and _owner(name) not in living)
+    replay(folder, connection, [int(name[:16], 16) for name in dead], limits)
+    _sweep_segments(folder, connection, dead)
+    if _sweep(folder, connection, living) != _undelivered(connection) - _in_segments(connection):
+        _miss(folder, connection, now, "segment = 0")
+    for (number,) in connection.execute("SELECT number FROM segments").fetchall():
+        if not (folder / segment_name(number)).exists():
+            _miss(folder, connection, now, f"segment = {number}")
+            queue.forget_segment(connection, number)
+
+
+def _sweep_segments(folder: Path, connection: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Remove the segments in which nothing waits; their rows go when their names are gone for good."""
+    for name in names:
+        if not queue.segment(connection, int(name[:16], 16))[0]:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _sweep(folder: Path, connection: sqlite3.Connection, living: frozenset[int]) -> int:
@@ -78,17 +102,19 @@ def _sweep(folder: Path, connection: sqlite3.Connection, living: frozenset[int])
     return waiting
 
 
-def _miss(folder: Path, connection: sqlite3.Connection, now: float) -> None:
-    """Set aside the rows whose file is missing."""
+def _miss(folder: Path, connection: sqlite3.Connection, now: float, where: str) -> None:
+    """Set aside the rows of some whose file is missing."""
     after = 0
     while True:
         rows = connection.execute(
-            "SELECT id FROM entries WHERE id > ? AND state <> 'done' ORDER BY id LIMIT ?", (after, _AT_ONCE)
+            f"SELECT {PLACE} FROM entries WHERE id > ? AND {where} AND state <> 'done' "  # noqa: S608 - our own words
+            "ORDER BY id LIMIT ?",
+            (after, _AT_ONCE),
         ).fetchall()
         if not rows:
             return
         after = rows[-1][0]
-        lost = [identifier for (identifier,) in rows if not (folder / file_name(identifier)).exists()]
+        lost = [row[0] for row in rows if not extent(folder, Place(*row)).path.exists()]
         if not lost:
             continue
         connection.execute("BEGIN IMMEDIATE")
@@ -109,6 +135,10 @@ def _known(folder: Path, connection: sqlite3.Connection) -> bool:
 
 def _undelivered(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT total(entries) FROM totals WHERE state <> 'done'").fetchone()[0])
+
+
+def _in_segments(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT total(waiting) FROM segments").fetchone()[0])
 
 
 def _owner(name: str) -> int:

@@ -4,13 +4,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """Stands in PRAGMA user_version; 0 is a database without tables."""
 
 _ROOM = 1 << 20  # bytes
+_STAMP = f"PRAGMA user_version = {VERSION};"
 _BUSY = 10.0  # seconds that a reader may keep the log from beginning anew
 
-# The columns up to `replaces` are Entry's fields, in their order.
+# The columns up to `replaces` are Entry's fields, in their order; `segment` and `position` stay the last.
 # Each index answers one question: is this object known? whose study? what goes next? whose lease ran out? what can
 # be forgotten? who needs the operator? what waits longest?
 # Totals are kept by triggers because back-pressure asks for them per instance.
@@ -36,7 +37,9 @@ CREATE TABLE entries (
     reason TEXT NOT NULL DEFAULT '',
     owner INTEGER NOT NULL DEFAULT 0,
     replaces INTEGER NOT NULL DEFAULT 0,
-    place REAL NOT NULL
+    place REAL NOT NULL,
+    segment INTEGER NOT NULL DEFAULT 0,
+    position INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX identity ON entries (sop_instance, series, study, archive);
 CREATE INDEX by_study ON entries (study, archive);
@@ -73,6 +76,27 @@ CREATE TRIGGER deleted AFTER DELETE ON entries BEGIN
 END;
 """
 
+# How many of a segment's entries wait, and up to where the database knows it: what is behind `known` is entered again
+# after a power cut, which may take the last transactions of a receiving process.
+_SEGMENTS = """
+CREATE TABLE segments (number INTEGER PRIMARY KEY, waiting INTEGER NOT NULL, known INTEGER NOT NULL) STRICT;
+CREATE TRIGGER appended AFTER INSERT ON entries WHEN new.segment <> 0 BEGIN
+    INSERT INTO segments VALUES (new.segment, 1, new.position + new.size)
+    ON CONFLICT DO UPDATE SET waiting = waiting + 1, known = max(known, excluded.known);
+END;
+CREATE TRIGGER finished AFTER UPDATE OF state ON entries
+WHEN new.state = 'done' AND old.state <> 'done' AND new.segment <> 0
+BEGIN UPDATE segments SET waiting = waiting - 1 WHERE number = new.segment; END;
+CREATE TRIGGER removed AFTER DELETE ON entries WHEN old.state <> 'done' AND old.segment <> 0
+BEGIN UPDATE segments SET waiting = waiting - 1 WHERE number = old.segment; END;
+"""
+
+# Version 1 had a file for each instance; those that wait keep theirs.
+_FROM_1 = """
+ALTER TABLE entries ADD COLUMN segment INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entries ADD COLUMN position INTEGER NOT NULL DEFAULT 0;
+"""
+
 
 def connect(path: Path, *, busy: float) -> sqlite3.Connection:
     """Open the database for any thread; `busy` is how long to wait for another process's transaction, in seconds."""
@@ -93,8 +117,13 @@ def create(connection: sqlite3.Connection) -> None:
     """Make the tables, all or none, in a file that has room for some hundred rows before it has to grow."""
     connection.execute("CREATE TABLE IF NOT EXISTS room (filler BLOB)")
     connection.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM,))
-    connection.executescript(f"BEGIN IMMEDIATE;DROP TABLE room;{_SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
+    connection.executescript(f"BEGIN IMMEDIATE;DROP TABLE room;{_SCHEMA}{_SEGMENTS}{_STAMP}COMMIT;")
     _checkpoint(connection)
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring the tables of version 1 up to date, all or none."""
+    connection.executescript(f"BEGIN IMMEDIATE;{_FROM_1}{_SEGMENTS}{_STAMP}COMMIT;")
 
 
 def begin_log_anew(path: Path) -> None:

@@ -248,7 +248,7 @@ def _patient_id(client: Client, study: str) -> str:
 
 
 def _patient_id_of(entry: Entry) -> str:
-    with entry.path.open("rb") as stream:
+    with entry.extent.open() as stream:
         meta = read_file_meta(stream)
         stream.seek(meta.offset)
         return read_patient_id(stream, meta.transfer_syntax).strip(" \0")

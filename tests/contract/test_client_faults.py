@@ -8,6 +8,7 @@ from scripted_server import Answer, scripted
 from gateway import errors
 from gateway.dicomweb.auth import Bearer, TokenFile
 from gateway.dicomweb.client import Client, Outcome, Upload
+from gateway.extent import Extent
 
 JSON = {"Content-Type": "application/dicom+json"}
 UID = "1.2.3.4"
@@ -20,7 +21,7 @@ def client(url: str, **options: object) -> Client:
 def upload(folder: Path, uid: str = UID) -> Upload:
     path = folder / f"{uid}.dcm"
     path.write_bytes(b"x" * 200_001)
-    return Upload(path, path.stat().st_size, "1.2.840.10008.5.1.4.1.1.2", uid, "1.2", "1.3")
+    return Upload(Extent.of(path), "1.2.840.10008.5.1.4.1.1.2", uid, "1.2", "1.3")
 
 
 def stow(stored: tuple[str, ...] = (), failed: tuple[tuple[str, int], ...] = (), warning: int | None = None) -> bytes:

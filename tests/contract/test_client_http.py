@@ -21,6 +21,7 @@ from gateway import errors
 from gateway.dicomweb.auth import Basic, Bearer, TokenFile
 from gateway.dicomweb.carrier import carrier
 from gateway.dicomweb.client import Client, Held, Outcome, Upload
+from gateway.extent import Extent
 from gateway.translate.profiles import PROFILES
 
 JSON = {"Content-Type": "application/dicom+json"}
@@ -37,7 +38,7 @@ def client(url: str, **options: object) -> Client:
 def upload(folder: Path, uid: str, size: int = 1000) -> Upload:
     path = folder / f"{uid}.dcm"
     path.write_bytes(b"x" * size)
-    return Upload(path, size, "1.2.840.10008.5.1.4.1.1.2", uid, "1.2", "1.3")
+    return Upload(Extent.of(path), "1.2.840.10008.5.1.4.1.1.2", uid, "1.2", "1.3")
 
 
 def item(uid: str = "", **numbers: int) -> dict[str, object]:
@@ -366,7 +367,7 @@ def test_files_of_every_size_arrive_as_they_are_and_are_counted(how: str, tmp_pa
     sizes = [1, 65_536, 65_537, 10, 20, 700_001, 262_144]
     uploads = [upload(tmp_path, f"1.{number}", size) for number, size in enumerate(sizes)]
     for number, one in enumerate(uploads):
-        one.path.write_bytes(random.Random(number).randbytes(one.size))
+        one.extent.path.write_bytes(random.Random(number).randbytes(one.size))
     uploads.append(Held(b"h" * 300_000, "1.2.840.10008.5.1.4.1.1.2", "1.9", "1.2", "1.3"))  # type: ignore[arg-type]
     answer = Answer(200, JSON, stow(_00081199=[item(one.sop_instance) for one in uploads]))
     passed: list[int] = []

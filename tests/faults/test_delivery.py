@@ -26,6 +26,7 @@ from gateway.delivery.breaker import Breaker, Circuit
 from gateway.dicomweb.auth import TokenFile
 from gateway.dicomweb.client import Client
 from gateway.embedded.server import EmbeddedArchive
+from gateway.extent import Extent
 from gateway.outbox import FILE_LOST, Arrival, Duplicates, Entry, Limits, Outbox, State
 from gateway.translate.multipart import boundary_of, split
 from gateway.translate.part10 import file_header
@@ -277,7 +278,7 @@ def test_a_duplicate_with_other_bytes_is_set_aside_never_dropped(outbox: Outbox)
     assert outcome(outbox) == {"1": State.SET_ASIDE}
     assert "keeps another object" in reason(outbox)
     (entry,) = outbox.entries()
-    assert data_set(entry.path) == content("1")
+    assert data_set(entry.extent) == content("1")
 
 
 def test_a_duplicate_is_replaced_where_that_is_the_policy(outbox: Outbox) -> None:
@@ -500,7 +501,7 @@ def test_what_cannot_be_converted_goes_as_it_came(outbox: Outbox) -> None:
 def test_a_peer_that_waits_gets_the_archives_verdict(outbox: Outbox, tmp_path: Path) -> None:
     file = tmp_path / "x.dcm"
     file.write_bytes(instance())
-    item = Item(file, file.stat().st_size, "1.2.1", "1.2.1.1", "1.2", "1", str(ExplicitVRLittleEndian))
+    item = Item(Extent.of(file), "1.2.1", "1.2.1.1", "1.2", "1", str(ExplicitVRLittleEndian))
     answers = (stow("1"), stow(failed={"1": 43264}, status=409), Answer(503), stow(failed={"1": 45071}, status=409))
     with scripted(*answers) as archive, Client(archive.url) as client:
         uploader = Uploader(client, outbox.scratch)

@@ -17,6 +17,7 @@ import yaml
 from gateway_process import GatewayProcess
 from load import check, sending, waiting
 from processes import await_true, free_port
+from spooled import left_over
 
 from gateway.embedded.server import EmbeddedArchive
 
@@ -72,7 +73,7 @@ def test_a_gateway_killed_at_any_time_under_load_loses_nothing_it_acknowledged(t
             assert len(sender.acknowledged) > KILLS
             check(f"http://127.0.0.1:{archive}/v2", sender)
         assert gateway.stop() == 0
-    assert not list((spool / "outbox").glob("*.dcm"))
+    assert not left_over(spool / "outbox")
     assert not list((spool / "outbox" / "incoming").iterdir())
     assert "Traceback" not in gateway.log
 
@@ -96,7 +97,7 @@ def victim(folder: Path, config: dict[str, object], point: str, nth: int) -> Ite
 @pytest.mark.parametrize("acknowledge", ["spooled", "archived"])
 def test_a_gateway_killed_at_any_step_loses_nothing_it_acknowledged(tmp_path: Path, acknowledge: str) -> None:
     chance, archive, points = random.Random(17), free_port(), gateway_victim.POINTS
-    if acknowledge == "archived":  # there is no row to insert, claim or settle, and no file to keep
+    if acknowledge == "archived":  # there is no row to insert, claim or settle, and nothing to keep
         points = [f"{when}:{step}" for step in ("write", "request", "half the body", "answer") for when in WHEN]
     gateway = gateway_for(tmp_path, free_port())
     far = {"url": f"http://127.0.0.1:{archive}/v2", "profile": "embedded", "delivery": PACE}
@@ -111,7 +112,7 @@ def test_a_gateway_killed_at_any_step_loses_nothing_it_acknowledged(tmp_path: Pa
             sender.end()
         with gateway:
             await_true(lambda: waiting(spool) == 0, 60, "the delivery")
-            assert not list((spool / "outbox").glob("*.dcm"))
+            assert not left_over(spool / "outbox")
             await_true(lambda: not list((spool / "outbox" / "incoming").iterdir()), 5, "a clean spool")
         for sender in senders:
             assert sender.statuses <= {0x0000}

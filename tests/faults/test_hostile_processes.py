@@ -5,7 +5,6 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import hostile
 import httpx
@@ -15,6 +14,7 @@ from bench.instances import Batch
 from gateway_process import GatewayProcess
 from load import store
 from processes import await_true, free_port
+from spooled import left_over
 
 ROUNDS = 12
 MiB = 1 << 20
@@ -43,9 +43,9 @@ def gateway(
         assert "a process ended" not in running.log
 
 
-def left_behind(gateway: GatewayProcess) -> list[Path]:
+def left_behind(gateway: GatewayProcess) -> list[str]:
     outbox = gateway.folder / "spool" / "outbox"
-    return [*(outbox / "incoming").iterdir(), *outbox.glob("*.dcm")]
+    return [*(path.name for path in (outbox / "incoming").iterdir()), *left_over(outbox)]
 
 
 def statuses(sock: socket.socket) -> list[int]:

@@ -63,10 +63,11 @@ class Spool:
         waiting = [row for row in rows if row.state is not State.DONE]
         assert {row.state for row in waiting} <= {State.TODO}
         for row in waiting:
-            data = data_set(row.path)
+            data = data_set(row.extent)
             assert hashlib.sha256(data).digest() == row.digest
             assert data == content(*outbox_victim.seed(row.sop_instance))
-        assert {path.name for path in (self.folder / "spool").glob("*.dcm")} == {row.path.name for row in waiting}
+        segments = {path.name for path in (self.folder / "spool").glob("*.seg")}
+        assert segments == {row.extent.path.name for row in waiting}
         assert list((self.folder / "spool" / "incoming").iterdir()) == []
         known = {row.sop_instance for row in waiting} | self.archived()
         assert self.acknowledged <= known
@@ -83,7 +84,7 @@ class Spool:
                     outbox_victim.archive(self.folder, entry)
                 outbox.done([entry.id for entry in entries])
             assert outbox.statistics().entries == 0
-        assert list((self.folder / "spool").glob("*.dcm")) == []
+        assert list((self.folder / "spool").glob("*.seg")) == []
         archived = self.archived()
         assert self.acknowledged <= archived
         assert archived <= self.acknowledged | self.unacknowledged

@@ -18,6 +18,7 @@ from gateway_process import GatewayProcess
 from meddling_proxy import Proxy, meddling
 from processes import await_true
 from small_disk import small_disk
+from spooled import left_over
 
 from gateway.app import running
 from gateway.config import parse
@@ -171,7 +172,7 @@ def test_what_is_replaced_through_the_gateway_is_sent_as_it_is_now(site: Site, a
         assert site.move("FIRST") == EXPECTED
         assert site.store(corrected) == 0x0000
         outbox = site.folder / "spool" / "outbox"
-        await_true(lambda: not list(outbox.glob("*.dcm")), what="the delivery")
+        await_true(lambda: not left_over(outbox), what="the delivery")
         fetched = len(retrievals(site.proxy))
         assert site.move("SECOND") == EXPECTED | {ONE: data_set(corrected)}
         assert len(retrievals(site.proxy)) == fetched + 1

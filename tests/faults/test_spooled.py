@@ -16,6 +16,7 @@ from processes import answers, await_true, free_port
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from scripted_server import Answer, scripted
+from spooled import left_over
 
 from gateway.embedded.server import EmbeddedArchive
 
@@ -244,7 +245,7 @@ def test_acknowledge_archived_carries_the_archive_s_verdict_and_leaves_nothing_i
         with gateway_for(tmp_path, url, acknowledge="archived", archive=options) as gateway:
             assert [store(gateway, batch)[0] for _ in verdicts] == [status for _, status in verdicts]
             outbox = gateway.folder / "spool" / "outbox"
-            assert not list(outbox.glob("*.dcm"))
+            assert not left_over(outbox)
             assert not list((outbox / "incoming").iterdir())
 
 

@@ -6,6 +6,7 @@ import dcmtk
 import processes
 from bench import wire
 from bench.instances import SOP_CLASS, Batch
+from spooled import left_over
 
 ONE = Batch(run=1, count=1, size=200_000)
 
@@ -42,9 +43,9 @@ def test_a_store_that_hangs_is_cut_after_the_grace_time_and_leaves_nothing(start
     with start_gateway(tmp_path, listen={"grace": 1}) as gateway:
         connection = associate(gateway)
         connection.send(((ONE.prefixes[0] + ONE.tail)[:100_000],))
-        incoming = tmp_path / "spool" / "outbox" / "incoming"
-        processes.await_true(lambda: any(incoming.iterdir()), what="a file under way")
+        outbox = tmp_path / "spool" / "outbox"
+        processes.await_true(lambda: left_over(outbox), what="an instance under way")
         gateway.process.send_signal(signal.SIGTERM)
         assert gateway.process.wait(15) == 0
         connection.close()
-    assert not list(incoming.iterdir())
+    assert not left_over(outbox)

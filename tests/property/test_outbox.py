@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from spooled import arrival, content, data_set, put, receive
+from spooled import arrival, content, data_set, has_data, put, receive, records_in
 
 from gateway.outbox import Limits, Outbox, Receipt, State
+from gateway.outbox.record import Record, head
 
 LIMITS = Limits(high_water=1, repeat_window=100, keep_done=500, keep_done_entries=4)
 LEASE = 60.0
@@ -89,7 +91,6 @@ class OutboxMachine(RuleBasedStateMachine):
         if known is not None:
             del self.rows[known.id]
         (found,) = [e for e in self.open[0].entries(study, archive) if e.id not in self.rows]
-        assert found.size == found.path.stat().st_size
         not_before = known.due if known is not None and known.state is State.LEASED else 0.0
         assert found.due == not_before or (not_before <= self.now and self.now - 600 <= found.due <= self.now)
         replaces = known is not None and (known.attempts > 0 or known.replaces)
@@ -140,7 +141,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert [entry.id for entry in claimed] == [row.id for row in expected]
         for row, entry in zip(expected, claimed, strict=True):
             row.state, row.owner, row.due, row.attempts = State.LEASED, who, self.now + LEASE, row.attempts + 1
-            assert data_set(entry.path) == row.data
+            assert data_set(entry.extent) == row.data
             assert entry.digest == hashlib.sha256(row.data).digest()
             assert (entry.attempts, entry.replaces, entry.due) == (row.attempts, row.replaces, row.due)
 
@@ -228,20 +229,50 @@ class OutboxMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
 
-    @rule(who=st.integers(0, 1), study=STUDIES, halfway=st.booleans())
-    def crash(self, who: int, study: str, halfway: bool) -> None:
-        incoming = receive(self.open[who], arrival(f"{study}.9", study=study), b"half") if halfway else None
-        # Between rename and commit, and between the commit of a delivery and the removal of its file.
-        (self.folder / f"{self.open[who].scratch().name}.dcm").write_bytes(b"never acknowledged")
-        for row in self.rows.values():
-            if row.state is State.DONE:
-                (self.folder / f"{row.id:016x}.dcm").write_bytes(row.data)
+    @rule(who=st.integers(0, 1), study=STUDIES, how=st.sampled_from(["idle", "half received", "sealed"]))
+    def crash(self, who: int, study: str, how: str) -> None:
+        what, data = arrival(f"{study}.9", study=study), b"half"
+        known = any(row.instance == what.sop_instance for row in self.rows.values())
+        if how != "idle":
+            incoming = receive(self.open[who], what, data)
+            if how == "sealed":  # between the sync and its row
+                received = Record(incoming.id, what, incoming.size, incoming.offset, incoming.digest, self.now,
+                                  *incoming.place)  # fmt: skip
+                incoming.seal(head(received, "keep"))
+            incoming._segment.close()
         self.open[who].close()
-        if incoming is not None:
-            incoming.close()
         self.open[who] = self.enter()
         for row in self.ours(who):
             row.due = self.now
+        self.lapse()
+        if how == "sealed" and not known:
+            (found,) = self.open[who].find(sop_instance=what.sop_instance)
+            self.rows[found.id] = Row(
+                found.id, "main", study, what.sop_instance, data, found.size, found.due, self.waiting_state(study)
+            )
+
+    @rule(puts=st.lists(st.tuples(st.integers(0, 1), STUDIES, INSTANCES, CONTENTS,
+          st.sampled_from(["keep", "replace", "reject"])), min_size=1, max_size=4))  # fmt: skip
+    def power_cut(self, puts: list[tuple[int, str, int, int, str]]) -> None:
+        """Lose what of the database was not synced; the segments are whole."""
+        kept = self.folder / "kept"
+        kept.mkdir()
+        names = [name for name in ("outbox.db", "outbox.db-wal") if (self.folder / name).exists()]
+        # by another process: to close a file here would end the locks that SQLite has on it
+        subprocess.run(["cp", *(self.folder / name for name in names), kept], check=True)
+        for who, study, instance, seed, policy in puts:
+            self.put(who, "main", study, instance, seed, policy)
+        for outbox in self.open:
+            outbox.close()
+        for name in ("outbox.db", "outbox.db-wal", "outbox.db-shm"):
+            (self.folder / name).unlink(missing_ok=True)
+        for name in names:
+            (kept / name).rename(self.folder / name)
+        kept.rmdir()
+        self.open = [self.enter(), self.enter()]
+        for row in self.rows.values():
+            if row.state is State.LEASED:
+                row.due = self.now
         self.lapse()
 
     @invariant()
@@ -262,8 +293,9 @@ class OutboxMachine(RuleBasedStateMachine):
             same = [r for r in self.rows.values() if (r.archive, r.state) == (total.archive, total.state)]
             assert total.entries == len(same)
         assert statistics.oldest.keys() == {row.archive for row in undelivered}
-        files = {path.name for path in self.folder.glob("*.dcm")}
-        assert files == {found[row.id].path.name for row in undelivered}
+        segments = {path.name for path in self.folder.glob("*.seg") if has_data(path)}
+        assert segments == {found[row.id].extent.path.name for row in undelivered}
+        assert sorted(records_in(self.folder)) == sorted(row.instance for row in undelivered)
         assert list((self.folder / "incoming").iterdir()) == []
         for summary in outbox.studies():
             mine = [r for r in self.rows.values() if (r.study, r.archive) == (summary.study, summary.archive)]

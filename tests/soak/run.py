@@ -31,6 +31,7 @@ from soak import peers
 from soak.archive import Archive
 from soak.peers import Committer, Peer
 from soak.watch import ROLES, Watch, table
+from spooled import left_over
 
 _SENDERS = 8
 _SPOOLED = 5  # of them; the others wait for the archive
@@ -203,7 +204,7 @@ def faults(soak: Soak, others: Sequence[Peer]) -> Iterator[str]:
         yield from _lost(soak.archive.url, sender)
     if code := soak.gateway.stop():
         yield f"the gateway ended with exit code {code}"
-    if left := [*(spool / "outbox").glob("*.dcm"), *(spool / "outbox" / "incoming").iterdir()]:
+    if left := [*left_over(spool / "outbox"), *(spool / "outbox" / "incoming").iterdir()]:
         yield f"{len(left)} files are left in the spool"
     yield from (line for line in soak.gateway.log.splitlines() if "Traceback" in line)
     if soak.seconds >= _LONG * 60:

@@ -10,13 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from spooled import arrival, content, data_set, put, receive
+from spooled import arrival, content, data_set, left_over, lose, put, receive, records_in
 
 from gateway.errors import ConfigError, DataSetError, SpoolBroken, SpoolFull
-from gateway.outbox import FILE_LOST, Duplicates, Entry, Limits, Outbox, Receipt, State
-from gateway.outbox.digest import LONG, Digest
+from gateway.outbox import FILE_LOST, Duplicates, Entry, Limits, Outbox, Receipt, State, reclaim
 from gateway.outbox.journal import Journal, _Ticket
-from gateway.outbox.writeback import start_writing
 
 
 class Clock:
@@ -49,35 +47,49 @@ def test_what_was_put_is_claimed_with_its_bytes(outbox: Outbox) -> None:
     data = content("a", 300_001)
     assert put(outbox, arrival(), data) is Receipt.QUEUED
     (entry,) = claim(outbox)
-    assert data_set(entry.path) == data
-    assert entry.size == entry.path.stat().st_size
+    assert data_set(entry.extent) == data
     assert entry.digest == hashlib.sha256(data).digest()
     assert (entry.peer, entry.called, entry.archive, entry.attempts) == ("CT01", "GATEWAY", "main", 1)
 
 
-def test_file_folder_and_log_are_synced_in_that_order_before_the_acknowledgement(
+def test_a_record_is_on_the_disk_before_its_row_and_the_acknowledgement_and_what_is_done_before_its_room_goes(
     outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
 
-    def noted(call: Callable[..., None], say: Callable[..., str]) -> Callable[..., None]:
-        def noting(*arguments: object) -> None:
-            steps.append(say(*arguments))
-            call(*arguments)
+    def noted(call: Callable[..., object], said: str) -> Callable[..., object]:
+        def noting(*arguments: object) -> object:
+            steps.append(said)
+            return call(*arguments)
 
         return noting
 
     with Outbox(tmp_path, Limits(high_water=1)) as watched:
         connection = watched._journal._connection
-        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        watched._journal._settle = noted(watched._journal._settle, lambda: "sync folder")
-        connection.set_trace_callback(lambda statement: steps.append(statement.split()[0]))
-        monkeypatch.setattr(os, "fsync", noted(os.fsync, lambda _: "sync file"))
-        monkeypatch.setattr(os, "rename", noted(os.rename, lambda _, to: f"rename to {Path(to).parent.name}"))
+        connection.set_trace_callback(lambda statement: steps.append(statement.split("(")[0]))
+        for name in ("fsync", "pwritev", "pwrite", "fdatasync"):
+            monkeypatch.setattr(os, name, noted(getattr(os, name), name))
+        monkeypatch.setattr(reclaim, "_punch", noted(reclaim._punch, "punch"))
         put(watched, arrival(), b"x")
-    writing = [step for step in dict.fromkeys(steps) if step not in {"SAVEPOINT", "SELECT", "RELEASE", "--"}]
-    assert writing == [f"rename to {tmp_path.name}", "sync file", "sync folder", "BEGIN", "INSERT", "COMMIT"]
+        took = [step for step in dict.fromkeys(steps) if not step.startswith(("SELECT", "--"))]
+        steps.clear()
+        watched.done([entry.id for entry in claim(watched)])
+        gave = [step for step in steps if not step.startswith(("SELECT", "--", "UPDATE", "DELETE"))]
+    synced, unsynced = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
+    # the folder, once for each segment; the file; what tells where it belongs; and then the row, without a sync
+    first = [
+        "fsync",
+        "pwritev",
+        "pwrite",
+        "fdatasync",
+        unsynced,
+        "BEGIN IMMEDIATE",
+        "\nINSERT INTO entries ",
+        "COMMIT",
+    ]
+    assert took == first
+    assert gave == [synced, "BEGIN IMMEDIATE", "COMMIT", "BEGIN IMMEDIATE", "COMMIT", "punch"]
 
 
 def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox: Outbox) -> None:
@@ -86,40 +98,8 @@ def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox:
         incoming.write(*(memoryview(data)[at : at + 1] for at in range(len(data))))
         outbox.commit(incoming, arrival())
     (entry,) = claim(outbox)
-    assert data_set(entry.path) == b"xy" + data
+    assert data_set(entry.extent) == b"xy" + data
     assert entry.digest == hashlib.sha256(b"xy" + data).digest()
-
-
-def test_the_disk_begins_to_write_an_instance_before_it_is_digested_but_not_a_long_one(
-    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[str] = []
-    update = Digest.update
-
-    def digested(digest: Digest, buffers: tuple[bytes, ...]) -> None:
-        steps.append("digest")
-        update(digest, buffers)
-
-    def begun(descriptor: int) -> None:
-        assert os.fstat(descriptor).st_size
-        steps.append("write out")
-
-    monkeypatch.setattr(Digest, "update", digested)
-    monkeypatch.setattr("gateway.outbox.incoming.start_writing", begun)
-    with outbox.incoming("CT01", b"header") as incoming:
-        incoming.write(b"x")
-        incoming.write(bytes(LONG))
-    assert steps == ["write out", "digest", "digest"]
-
-
-def test_to_begin_writing_out_is_no_promise_and_never_fails(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(b"x")
-    descriptor = os.open(path, os.O_WRONLY)
-    start_writing(descriptor)
-    os.close(descriptor)
-    start_writing(descriptor)
-    assert path.read_bytes() == b"x"
 
 
 def digesting() -> list[threading.Thread]:
@@ -146,14 +126,14 @@ def test_a_long_file_that_is_given_up_leaves_no_thread_behind(outbox: Outbox, tm
         assert len(threads) == 1
     threads[0].join(5)
     assert not threads[0].is_alive()
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert left_over(tmp_path) == []
 
 
 def test_an_empty_data_set_is_never_acknowledged(outbox: Outbox, tmp_path: Path) -> None:
     with receive(outbox, arrival(), b"") as incoming, pytest.raises(DataSetError):
         outbox.commit(incoming, arrival())
     assert list(outbox.entries()) == []
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert left_over(tmp_path) == []
 
 
 def test_what_is_not_committed_leaves_nothing(outbox: Outbox, tmp_path: Path) -> None:
@@ -162,7 +142,7 @@ def test_what_is_not_committed_leaves_nothing(outbox: Outbox, tmp_path: Path) ->
     incoming = receive(outbox, arrival(), b"half")
     incoming.discard()
     incoming.discard()
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert left_over(tmp_path) == []
 
 
 def test_a_delivered_instance_leaves_the_disk_but_answers_for_a_repeat_for_a_while(
@@ -170,7 +150,7 @@ def test_a_delivered_instance_leaves_the_disk_but_answers_for_a_repeat_for_a_whi
 ) -> None:
     put(outbox, arrival(), b"image")
     outbox.done([entry.id for entry in claim(outbox)])
-    assert list(tmp_path.glob("*.dcm")) == []
+    assert left_over(tmp_path) == []
     clock.now += 3599
     assert put(outbox, arrival(), b"image") is Receipt.DUPLICATE
     clock.now += 1
@@ -191,9 +171,9 @@ def test_another_object_under_the_same_uids_is_handled_by_policy(
     put(outbox, arrival(), b"first")
     assert put(outbox, arrival(), b"other", policy) is receipt
     (entry,) = claim(outbox)
-    assert data_set(entry.path) == kept
+    assert data_set(entry.extent) == kept
     assert not entry.replaces
-    assert len(list(tmp_path.glob("*.dcm"))) == 1
+    assert len(records_in(tmp_path)) == 1
 
 
 def test_the_same_uid_in_another_series_study_or_archive_is_another_instance(outbox: Outbox) -> None:
@@ -218,7 +198,7 @@ def test_a_replacement_waits_until_the_lease_of_the_other_is_over_and_says_that_
     outbox.done([first.id])
     clock.now += 1
     (other,) = claim(outbox)
-    assert data_set(other.path) == b"other"
+    assert data_set(other.extent) == b"other"
     assert other.replaces
 
 
@@ -335,8 +315,10 @@ def test_discard_takes_what_was_chosen_and_its_files_only(outbox: Outbox, tmp_pa
         outbox.discard()
     assert outbox.discard(study="1.2") == 1
     (left,) = outbox.entries()
-    assert [path.name for path in tmp_path.glob("*.dcm")] == [left.path.name]
+    assert left.extent.exists()
+    assert records_in(tmp_path) == ["2"]
     assert outbox.discard(ids=[left.id]) == 1
+    assert left_over(tmp_path) == []
 
 
 def test_thousands_are_changed_and_listed_whole(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +394,7 @@ def test_one_of_unknown_length_is_cut_off_when_it_passes_a_quota(
             incoming.write(bytes(1000))
         with pytest.raises(SpoolFull, match="of this peer"):
             incoming.write(bytes(1000))
-        assert list((tmp_path / "incoming").iterdir()) == []
+        assert left_over(tmp_path) == []
         outbox.check_room("CT01", 5000)
 
 
@@ -425,7 +407,7 @@ def test_a_disk_that_fills_up_while_receiving_is_told_and_leaves_nothing(outbox:
                 incoming.write(bytes(60_000), bytes(60_000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert left_over(tmp_path) == []
 
 
 def test_a_database_that_cannot_be_written_leaves_nothing_behind(
@@ -436,31 +418,32 @@ def test_a_database_that_cannot_be_written_leaves_nothing_behind(
     database.close()
     with receive(outbox, arrival(), b"x") as incoming, pytest.raises(SpoolBroken):
         outbox.commit(incoming, arrival())
-    assert list(tmp_path.glob("*.dcm")) == []
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert left_over(tmp_path) == []
 
 
-def test_instances_without_a_database_are_not_swept_but_reported(tmp_path: Path) -> None:
-    with Outbox(tmp_path) as outbox:
-        put(outbox, arrival(), b"x")
-    for name in ("outbox.db", "outbox.db-wal", "outbox.db-shm"):
-        (tmp_path / name).unlink(missing_ok=True)
+def test_files_of_version_1_without_a_database_are_not_swept_but_reported(tmp_path: Path) -> None:
+    file = tmp_path / f"{1 << 32:016x}.dcm"
+    file.write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"no outbox\.db"):
         Outbox(tmp_path)
-    assert len(list(tmp_path.glob("*.dcm"))) == 1
+    assert file.exists()
 
 
-def test_a_row_without_its_file_is_set_aside_and_does_not_answer_for_a_repeat(tmp_path: Path) -> None:
+def test_bytes_that_are_gone_are_found_so_and_do_not_answer_for_a_repeat(tmp_path: Path) -> None:
     with Outbox(tmp_path) as outbox:
         put(outbox, arrival("1"), b"1")
-        put(outbox, arrival("2"), b"2")
-        lost, _ = outbox.entries()
-        lost.path.unlink()
+        (one,) = outbox.entries()
     with Outbox(tmp_path) as outbox:
-        assert [(e.state, e.reason) for e in outbox.entries()] == [(State.SET_ASIDE, FILE_LOST), (State.TODO, "")]
+        put(outbox, arrival("2"), b"2")
+        put(outbox, arrival("3"), b"3")
+        one.extent.path.unlink()
+        lose(next(entry for entry in outbox.entries() if entry.sop_instance == "3"))
+    with Outbox(tmp_path) as outbox:
+        found = {entry.sop_instance: (entry.state, entry.reason) for entry in outbox.entries()}
+        assert found == {"1": (State.SET_ASIDE, FILE_LOST), "2": (State.TODO, ""), "3": (State.TODO, "")}
         assert outbox.retry_now() == 0
         assert put(outbox, arrival("1"), b"1") is Receipt.QUEUED
-        assert len(claim(outbox)) == 2
+        assert [entry.extent.exists() for entry in claim(outbox)] == [True, False, True]
 
 
 def test_files_of_living_processes_are_not_swept(tmp_path: Path) -> None:
@@ -471,7 +454,7 @@ def test_files_of_living_processes_are_not_swept(tmp_path: Path) -> None:
             renamed = tmp_path / f"{living.scratch().name}.dcm"
             renamed.write_bytes(b"between rename and commit")
             Outbox(tmp_path).close()
-            assert incoming.path.exists()
+            assert incoming.data_set().read() == b"under way"
             assert scratch.exists()
             assert renamed.exists()
     (tmp_path / "incoming" / "stranger").write_bytes(b"x")
@@ -491,21 +474,33 @@ def test_wait_ends_when_something_is_put(outbox: Outbox) -> None:
     putter.join()
 
 
+class Gate:
+    """Let a transaction begin once the gate is open."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self.gate = gate
+
+    def __enter__(self) -> None:
+        self.gate.wait()
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) -> None:
-    settled = []
     connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None, check_same_thread=False)
     connection.execute("CREATE TABLE t (n INTEGER CHECK (n <> 13))")
     transactions: list[str] = []
     connection.set_trace_callback(transactions.append)
     gate = threading.Event()
-    journal = Journal(connection, lambda: settled.append(gate.wait()), nullcontext())
+    journal = Journal(connection, Gate(gate))
     results: dict[int, object] = {}
 
     def insert(number: int) -> None:
         try:
             results[number] = journal.run(
                 lambda c: c.execute("INSERT INTO t VALUES (?) RETURNING n", (number,)).fetchone()[0],
-                settle=True,
+                synced=False,
             )
         except sqlite3.IntegrityError as error:
             results[number] = error
@@ -519,18 +514,17 @@ def test_threads_share_transactions_and_get_their_own_results(tmp_path: Path) ->
     assert isinstance(results.pop(13), sqlite3.IntegrityError)
     assert results == {number: number for number in range(300) if number != 13}
     assert transactions.count("COMMIT") < 150
-    assert len(settled) == transactions.count("BEGIN IMMEDIATE")
     journal.close()
 
 
 def let_wait(journal: Journal, operation: Callable[[sqlite3.Connection], object]) -> None:
-    journal._waiting.append(_Ticket(operation, settle=False))  # as if a thread had just come
+    journal._waiting.append(_Ticket(operation, synced=False))  # as if a thread had just come
 
 
 def test_an_operation_that_raises_changes_nothing_and_the_others_of_its_group_are_written(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     connection.execute("CREATE TABLE t (n INTEGER)")
-    journal = Journal(connection, lambda: None, nullcontext())
+    journal = Journal(connection, nullcontext())
     for number in range(3):
         let_wait(journal, partial(lambda n, c: c.execute("INSERT INTO t VALUES (?)", (n,)), number))
 
@@ -547,7 +541,7 @@ def test_an_operation_that_raises_changes_nothing_and_the_others_of_its_group_ar
 def test_an_operation_that_raises_alone_changes_nothing_and_the_next_is_written(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     connection.execute("CREATE TABLE t (n INTEGER)")
-    journal = Journal(connection, lambda: None, nullcontext())
+    journal = Journal(connection, nullcontext())
 
     def insert_and_fail(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO t VALUES (99)")
@@ -566,7 +560,7 @@ def test_whoever_waits_behind_more_than_a_group_still_gets_its_result(
 ) -> None:
     monkeypatch.setattr("gateway.outbox.journal._MOST", 2)
     connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
-    journal = Journal(connection, lambda: None, nullcontext())
+    journal = Journal(connection, nullcontext())
     for _ in range(5):
         let_wait(journal, lambda c: c.execute("SELECT 1"))
     assert journal.run(lambda c: c.execute("SELECT 7").fetchone()) == (7,)

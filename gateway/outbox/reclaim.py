@@ -1,0 +1,63 @@
+"""Give the room back of what nobody waits for any more."""
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+
+from gateway.extent import take
+from gateway.outbox.entry import Place
+from gateway.outbox.record import end
+from gateway.outbox.rows import file_name
+from gateway.outbox.segments import segment_name
+
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1  # FALLOC_FL_*
+_CANNOT = frozenset((errno.EOPNOTSUPP, errno.ENOSYS))
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def give_back(folder: Path, places: Iterable[Place]) -> set[int]:
+    """Give back the room of some entries' bytes, and say in which segments it was; raises OSError.
+
+    Where somebody reads them, or the file system cannot do it, their room is kept until the segment is removed.
+    """
+    ordered = sorted(places, key=attrgetter("segment", "position"))
+    segments = {number: list(of) for number, of in groupby(ordered, attrgetter("segment"))}
+    for place in segments.pop(0, ()):
+        (folder / file_name(place.id)).unlink(missing_ok=True)
+    for number, found in segments.items():
+        try:
+            descriptor = os.open(folder / segment_name(number), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # somebody has removed all of it
+            continue
+        try:
+            for begin, until in _runs(found):
+                if take(descriptor, begin, until - begin):
+                    _punch(descriptor, begin, until - begin)
+        finally:
+            os.close(descriptor)
+    return set(segments)
+
+
+def _runs(places: Iterable[Place]) -> Iterator[tuple[int, int]]:
+    """Join neighbours: to give a hundred back at once takes no longer than one."""
+    begin = until = -1
+    for place in places:
+        if place.position != until:
+            if until > 0:
+                yield begin, until
+            begin = place.position
+        until = end(place.position, place.size)
+    if until > 0:
+        yield begin, until
+
+
+def _punch(descriptor: int, begin: int, length: int) -> None:
+    if _fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, begin, length):
+        number = ctypes.get_errno()
+        if number not in _CANNOT:
+            raise OSError(number, os.strerror(number))

@@ -1,0 +1,47 @@
+"""Enter what lies in segments and in no row: a power cut took the row, or the database was lost."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from heapq import merge
+from itertools import islice
+from pathlib import Path
+
+from gateway.outbox import queue
+from gateway.outbox.entry import Limits
+from gateway.outbox.record import Record, extent, records
+from gateway.outbox.segments import segment_name
+
+_AT_ONCE = 200
+_PIECE = 1 << 20
+
+
+def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int], limits: Limits) -> None:
+    """Enter the whole instances behind what the database knows of some segments that nobody writes to.
+
+    In the order in which they came, and each as it would have been: what was dropped then is dropped again. One
+    that is not whole was never acknowledged, or has been given back. Raises OSError, sqlite3.Error, SpoolBroken.
+    """
+    found = [
+        records(folder / segment_name(number), number, queue.segment(connection, number)[1]) for number in segments
+    ]
+    arrived = merge(*found, key=lambda one: one[0].when)
+    while some := list(islice(arrived, _AT_ONCE)):
+        whole = [(record, duplicates) for record, duplicates in some if _is_whole(folder, record)]
+        connection.execute("BEGIN IMMEDIATE")
+        for record, duplicates in whole:
+            queue.enter(connection, record, duplicates, limits)
+        connection.execute("COMMIT")
+
+
+def _is_whole(folder: Path, record: Record) -> bool:
+    path = folder / segment_name(record.segment)
+    digest = hashlib.sha256()
+    try:
+        with extent(path, record.id, record.position, record.size).open() as stream:
+            stream.seek(record.offset)
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+    except FileNotFoundError:  # nothing waited in it, and somebody has removed it
+        return False
+    return digest.digest() == record.digest

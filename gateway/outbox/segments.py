@@ -1,0 +1,109 @@
+"""The files of a spool that hold instances one after the other: a sync costs a third of that of a file of its own.
+
+Each has one writer at a time, which holds a lock on it; once it is long its process lets go of it. It is removed
+when nothing in it waits any more.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LONG = 64 << 20
+"""Bytes from which a segment takes no further instance."""
+
+_MOST_IDLE = 4  # that a process keeps for its next instances
+
+
+def segment_name(number: int) -> str:
+    """Name the file of a segment: 16 hex digits, of which the first 8 name the process that wrote it."""
+    return f"{number:016x}.seg"
+
+
+class Segment:
+    """Append to a segment, for one instance at a time; `end` is where the next begins."""
+
+    __slots__ = ("descriptor", "end", "number", "path")
+
+    def __init__(self, folder: str, number: int) -> None:
+        self.number = number
+        self.path = f"{folder}/{segment_name(number)}"  # a text: to make a Path of it takes longer than to open it
+        self.end = 0
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+
+    def cut(self) -> None:
+        """Drop what follows the last instance that was taken; where that fails, take no other."""
+        try:
+            os.ftruncate(self.descriptor, self.end)
+        except OSError:
+            self.end = LONG
+
+    def close(self) -> None:
+        """Let go of it for good."""
+        os.close(self.descriptor)
+
+
+class Segments:
+    """Keep the segments that this process writes, and hand each to one instance at a time."""
+
+    def __init__(self, folder: str, folder_descriptor: int, numbers: Iterator[int]) -> None:
+        self._folder = folder
+        self._folder_descriptor = folder_descriptor
+        self._numbers = numbers
+        self._lock = threading.Lock()
+        self._idle: list[Segment] = []
+        self._most_idle = _MOST_IDLE
+
+    def take(self) -> Segment:
+        """Give a segment that nobody writes to, a new one if need be; raises OSError."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        made = Segment(self._folder, next(self._numbers))
+        try:
+            os.fsync(self._folder_descriptor)  # its name is on the disk before anything in it counts
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    def give(self, segment: Segment) -> int:
+        """Take a segment back; its number when it was closed, 0 when it will be written again."""
+        with self._lock:
+            if segment.end < LONG and len(self._idle) < self._most_idle:
+                self._idle.append(segment)
+                return 0
+        segment.close()
+        return segment.number
+
+    def close(self) -> list[int]:
+        """Let go of those that nobody writes to now, and of the others once they are given back; give the numbers."""
+        with self._lock:
+            idle, self._idle, self._most_idle = self._idle, [], 0
+        for segment in idle:
+            segment.close()
+        return [segment.number for segment in idle]
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[int | None]:
+    """Open a segment that nobody writes to, keeping off all others that do the same; None when somebody writes.
+
+    Raises FileNotFoundError when there is none.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield descriptor if _locks(descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,256 @@
+"""Segments: what a power cut takes is entered again, room is given back, and nobody reads what is not there."""
+
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from spooled import arrival, content, data_set, has_data, left_over, lose, put, receive, records_in
+
+from gateway.errors import SpoolBroken
+from gateway.extent import Extent
+from gateway.outbox import Arrival, Entry, Ledger, Limits, Outbox, Receipt, State, schema
+
+LIMITS = Limits(high_water=1)
+DATABASE = ("outbox.db", "outbox.db-wal", "outbox.db-shm")
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path, LIMITS) as opened:
+        yield opened
+
+
+def claim(outbox: Outbox, count: int = 100) -> list[Entry]:
+    return outbox.claim("main", count=count, max_bytes=10**9, lease=60)
+
+
+def known(folder: Path) -> dict[str, bytes]:
+    with Outbox(folder, LIMITS) as outbox:
+        return {one.sop_instance: data_set(one.extent) for one in outbox.entries() if one.state is not State.DONE}
+
+
+@contextmanager
+def power_cut(folder: Path, *, first: Arrival | None = None) -> Iterator[Outbox]:
+    """Take from the database, once it is closed, what was done within; the segments keep all of it.
+
+    `first` is put into the same segment and known.
+    """
+    kept = folder / "kept"
+    with Outbox(folder, LIMITS) as outbox:
+        if first is not None:
+            put(outbox, first, b"1")
+        kept.mkdir()
+        names = [name for name in DATABASE[:2] if (folder / name).exists()]
+        # by another process: to close a file here would end the locks that SQLite has on it
+        subprocess.run(["cp", *(folder / name for name in names), kept], check=True)
+        yield outbox
+    for name in DATABASE:
+        (folder / name).unlink(missing_ok=True)
+    for name in names:
+        shutil.move(kept / name, folder / name)
+    kept.rmdir()
+
+
+def test_rows_that_a_power_cut_took_are_made_again_of_the_segments(tmp_path: Path) -> None:
+    with Outbox(tmp_path, LIMITS) as first:
+        put(first, arrival("1"), b"1")
+        first.hold("9.9")
+        before = next(first.entries())
+    with power_cut(tmp_path) as outbox:
+        with receive(outbox, arrival("2"), b"2") as beside:
+            put(outbox, arrival("3", study="9.9"), content(3, 300_000))
+            outbox.commit(beside, arrival("2"))
+        put(outbox, arrival("1"), b"other", "keep")
+        put(outbox, arrival("1"), b"1")
+        written = {entry.id: entry for entry in outbox.entries()}
+    with Outbox(tmp_path, LIMITS) as outbox:
+        found = {entry.id: entry for entry in outbox.entries()}
+        assert {one.sop_instance for one in found.values()} == {"1", "2", "3"}
+        assert found[before.id] == before
+        for entry in found.values():
+            assert data_set(entry.extent) == data_set(written[entry.id].extent)
+            assert (entry.received, entry.digest, entry.state) == (
+                written[entry.id].received,
+                written[entry.id].digest,
+                written[entry.id].state,
+            )
+    assert set(known(tmp_path)) == {"1", "2", "3"}
+
+
+def test_the_order_in_which_they_came_decides_who_replaces_whom(tmp_path: Path) -> None:
+    """Across segments: two associations, the second of which replaces what the first sent."""
+    with power_cut(tmp_path) as outbox:
+        with receive(outbox, arrival("9"), b"9") as holding:  # has the first segment meanwhile
+            put(outbox, arrival("1"), b"first", "replace")
+            outbox.commit(holding, arrival("9"))
+        assert put(outbox, arrival("1"), b"second", "replace") is Receipt.REPLACED
+        with receive(outbox, arrival("8"), b"8") as holding:
+            assert put(outbox, arrival("1"), b"third", "replace") is Receipt.REPLACED
+            outbox.commit(holding, arrival("8"))
+    assert known(tmp_path) == {"1": b"third", "8": b"8", "9": b"9"}
+
+
+def test_what_was_dropped_is_not_entered_after_a_power_cut(tmp_path: Path) -> None:
+    with power_cut(tmp_path) as outbox:
+        put(outbox, arrival("1"), b"first")
+        assert put(outbox, arrival("1"), b"second", "reject") is Receipt.REJECTED
+        with receive(outbox, arrival("2"), b"given up"):
+            pass
+        receive(outbox, arrival("3"), b"under way")
+    assert known(tmp_path) == {"1": b"first"}
+
+
+def test_one_that_is_not_whole_is_not_entered(tmp_path: Path) -> None:
+    with power_cut(tmp_path) as outbox:
+        for name in "123":
+            put(outbox, arrival(name), content(name))
+        _, second, _ = outbox.entries()
+        with second.extent.path.open("r+b") as file:
+            file.seek(second.extent.start + second.size - 1)
+            file.write(b"?")
+    assert known(tmp_path) == {name: content(name) for name in "13"}
+
+
+def test_a_database_that_is_lost_is_made_again_of_what_waits(tmp_path: Path) -> None:
+    with Outbox(tmp_path, LIMITS) as outbox:
+        for number in range(500):
+            put(outbox, arrival(f"1.{number}"), content(number))
+        outbox.done([entry.id for entry in claim(outbox, 300)])
+    for name in DATABASE:
+        (tmp_path / name).unlink(missing_ok=True)
+    assert known(tmp_path) == {f"1.{number}": content(number) for number in range(300, 500)}
+
+
+def test_a_segment_with_what_no_row_knows_stays_though_all_others_in_it_are_discarded(tmp_path: Path) -> None:
+    with power_cut(tmp_path, first=arrival("1")) as outbox:
+        put(outbox, arrival("2"), b"2")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.discard(study="1.2") == 1
+    assert known(tmp_path) == {"2": b"2"}
+
+
+def test_a_record_whose_head_was_half_written_is_left_and_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with power_cut(tmp_path) as outbox:
+        put(outbox, arrival("1"), b"1")
+        put(outbox, arrival("2"), b"2")
+        _, last = outbox.entries()
+        with last.extent.path.open("r+b") as file:
+            file.seek(last.extent.start - last.extent.lead + 100)
+            file.write(bytes(1000))
+    assert known(tmp_path) == {"1": b"1"}
+    assert last.extent.path.name in capfd.readouterr().out
+
+
+def test_room_is_given_back_as_instances_are_delivered_and_the_file_once_nobody_writes_to_it(
+    tmp_path: Path, outbox: Outbox
+) -> None:
+    for number in range(10):
+        put(outbox, arrival(f"1.{number}"), content(number, 100_000))
+    (segment,) = tmp_path.glob("*.seg")
+    full = segment.stat().st_blocks
+    outbox.done([entry.id for entry in claim(outbox, 5)])
+    assert segment.stat().st_blocks <= 0.6 * full
+    outbox.done([entry.id for entry in claim(outbox)])
+    assert not has_data(segment)
+    put(outbox, arrival("2"), b"2")
+    assert segment.exists()
+    outbox.close()
+    with Outbox(tmp_path, LIMITS) as other:
+        other.done([entry.id for entry in claim(other)])
+        assert not segment.exists()
+        assert other._ask("SELECT * FROM segments", {}) == []
+    outbox.__init__(tmp_path, LIMITS)  # type: ignore[misc]  # for the fixture to close
+
+
+def test_a_long_segment_is_let_go_and_removed_by_whoever_comes_last(
+    tmp_path: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.outbox.segments.LONG", 50_000)
+    for number in range(3):
+        put(outbox, arrival(f"1.{number}"), content(number, 60_000))
+    assert len(list(tmp_path.glob("*.seg"))) == 3
+    with Outbox(tmp_path, LIMITS) as other:
+        other.done([entry.id for entry in claim(other)])
+    assert list(tmp_path.glob("*.seg")) == []
+    with receive(outbox, arrival("2"), content(2, 60_000)) as last:
+        outbox.commit(last, arrival("2"))
+    assert len(records_in(tmp_path)) == 1
+
+
+def test_no_more_files_stay_open_than_a_few(tmp_path: Path, outbox: Outbox) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    many = [receive(outbox, arrival(f"1.{number}"), content(number)) for number in range(30)]
+    for one in many:
+        one.discard()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 5
+    assert len(list(tmp_path.glob("*.seg"))) <= 4
+    assert left_over(tmp_path) == []
+
+
+def test_who_reads_an_instance_goes_on_while_it_is_delivered_and_nobody_reads_it_afterwards(outbox: Outbox) -> None:
+    put(outbox, arrival("1"), content(1, 200_000))
+    put(outbox, arrival("2"), content(2, 200_000))
+    first, second = claim(outbox)
+    with first.extent.open() as stream:
+        head = stream.read(1000)
+        outbox.done([first.id])
+        outbox.done([second.id])
+        assert (head + stream.read())[-200_000:] == content(1, 200_000)
+        with pytest.raises(FileNotFoundError):
+            second.extent.open()
+        assert not second.extent.exists()
+    with pytest.raises(FileNotFoundError):
+        Extent(first.extent.path.with_name("none"), 1).open()
+
+
+def test_an_entry_whose_bytes_were_overwritten_is_not_there(outbox: Outbox) -> None:
+    put(outbox, arrival("1"), b"1")
+    (entry,) = claim(outbox)
+    assert entry.extent.exists()
+    lose(entry)
+    assert not entry.extent.exists()
+
+
+def test_an_archive_s_name_that_is_too_long_for_a_head_is_refused_not_cut(tmp_path: Path, outbox: Outbox) -> None:
+    with pytest.raises(SpoolBroken, match="too long"):
+        put(outbox, arrival("1", archive="x" * 4000), b"1")
+    assert left_over(tmp_path) == []
+
+
+def test_an_outbox_of_version_1_keeps_its_files_until_they_are_delivered(tmp_path: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    new = [",\n    segment INTEGER NOT NULL DEFAULT 0", ",\n    position INTEGER NOT NULL DEFAULT 0"]
+    assert all(column in schema._SCHEMA for column in new)
+    old = schema._SCHEMA.replace("".join(new), "")
+    with closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as database:
+        database.executescript(f"PRAGMA journal_mode = WAL;{old}PRAGMA user_version = 1;")
+        database.execute("INSERT INTO owners VALUES (1, 0)")
+        for number, state, due in ((1, "todo", 5), (2, "done", time.time())):
+            database.execute(
+                "INSERT INTO entries (id, archive, study, series, sop_class, sop_instance, transfer_syntax, peer, "
+                "called, size, digest, received, state, due, place) "
+                "VALUES (?, 'main', '1.2', '1.2.1', '1', ?, '1', 'CT01', 'GATEWAY', 200, X'00', 5, ?, ?, 5)",
+                ((1 << 32) + number, f"1.{number}", state, due),
+            )
+    file = tmp_path / f"{(1 << 32) + 1:016x}.dcm"
+    file.write_bytes(content("old", 200))
+    stray = tmp_path / f"{(1 << 32) + 7:016x}.dcm"
+    stray.write_bytes(b"never acknowledged")
+    with Outbox(tmp_path, LIMITS) as outbox:
+        assert not stray.exists()
+        put(outbox, arrival("2"), b"2")
+        old_one, new_one = claim(outbox)
+        with old_one.extent.open() as stream:
+            assert stream.read() == content("old", 200)
+        assert data_set(new_one.extent) == b"2"
+        outbox.done([old_one.id, new_one.id])
+        assert left_over(tmp_path) == []
+    with Outbox(tmp_path, LIMITS) as outbox:
+        assert [entry.state for entry in outbox.entries()] == [State.DONE] * 3
