@@ -19,7 +19,7 @@ from embedded_archive import instance
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scripted_server import Answer, Script, scripted
-from spooled import arrival, content, data_set
+from spooled import arrival, content, data_set, lose
 
 from gateway.delivery import Delivery, Item, RetryPolicy, Settings, Uploader
 from gateway.delivery.breaker import Breaker, Circuit
@@ -341,7 +341,7 @@ def test_an_archive_that_refuses_everything_stops_the_delivery_before_all_is_set
 def test_a_file_that_is_lost_is_set_aside_and_the_others_go(outbox: Outbox) -> None:
     put(outbox, "1", "2")
     (first, _) = outbox.entries()
-    first.path.unlink()
+    lose(first)
     with scripted(*[stow("2")] * 3) as archive, delivering(outbox, archive.url):
         until(lambda: settled(outbox))
     assert outcome(outbox) == {"1": State.SET_ASIDE, "2": State.DONE}
