@@ -66,7 +66,7 @@ def arm(point: str, nth: int) -> None:
 
 def seed(instance: str) -> tuple[str, int]:
     """Say what an instance must hold, and how long it is."""
-    return instance, 1 + int(instance.rpartition(".")[2]) * 7919 % 120_000
+    return instance, 1 + int(instance.rpartition(".")[2]) * 7919 % 300_000
 
 
 def archive(folder: Path, entry: Entry) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import BinaryIO
 
 import structlog
 from pydicom.dataset import Dataset
@@ -15,7 +16,6 @@ from gateway.audit.messages import WITHHELD, alerted, queried, transferred
 from gateway.config import Config
 from gateway.dimse.association import Message
 from gateway.errors import DataSetError, IdentifierError
-from gateway.extent import Extent
 from gateway.translate.excerpt import excerpt
 from gateway.translate.identifier import decode_identifier
 from gateway.translate.matching import text_of
@@ -71,11 +71,11 @@ class Account:
         self._stored: dict[tuple[str, bool], Counter[str]] = {}
 
     @contextmanager
-    def storing(self, identity: Identity, extent: Extent) -> Iterator[Callable[[int], None]]:
+    def storing(self, identity: Identity, opened: Callable[[], BinaryIO]) -> Iterator[Callable[[int], None]]:
         """Count an instance by the C-STORE status that is told within; it has failed when none is."""
         told: list[int] = []
         if self._trail is not None and identity.study not in self._people:
-            self._people[identity.study] = _patient(extent) if self._patients else Patient(WITHHELD)
+            self._people[identity.study] = _patient(opened) if self._patients else Patient(WITHHELD)
         try:
             yield told.append
         finally:
@@ -154,10 +154,10 @@ def _outcome(status: int) -> Outcome:
     return Outcome.SUCCESS if status in (0x0000, 0xFE00) else Outcome.MINOR
 
 
-def _patient(extent: Extent) -> Patient:
+def _patient(opened: Callable[[], BinaryIO]) -> Patient:
     """Read whose an instance is, in bounded memory; a store does not fail of what cannot be read."""
     try:
-        with extent.open() as file:
+        with opened() as file:
             found, _ = excerpt(file, {_PATIENT_NAME, _PATIENT_ID})
     except (DataSetError, OSError) as error:
         log.warning("patient unreadable for the audit trail", reason=type(error).__name__)

@@ -112,7 +112,7 @@ def _store(session: Session, message: Message, sink: Sink | None, report: Report
     file = sink.complete()
     identity = _identity(file, message)
     report.note(bytes=file.size - file.offset)
-    with session.account.storing(identity, file.extent) as told:
+    with session.account.storing(identity, file.open) as told:
         status = _take(session, message, file, identity, report)
         told(status.code)
     return status

@@ -11,13 +11,12 @@ _PIECE = 1 << 20
 
 
 class Digest:
-    """Compute SHA-256 over what follows the first `offset` bytes of a file.
+    """Compute SHA-256 over what follows the first `offset` bytes of a Part 10 file.
 
     To digest takes longer than to receive and write; both cores together take what one alone does not.
     """
 
-    def __init__(self, path: str, offset: int) -> None:
-        self._path = path
+    def __init__(self, offset: int) -> None:
         self._sum = hashlib.sha256()
         self._offset = self._at = offset
         self._written = offset
@@ -33,13 +32,15 @@ class Digest:
                 self._sum.update(buffer)
                 self._at += len(buffer)
 
-    def written(self, size: int) -> None:
-        """Take note that the file has so many bytes now; raises OSError when it cannot be opened."""
+    def written(self, size: int, path: str, begin: int) -> None:
+        """Take note that so many bytes are in a file from `begin` on; raises OSError when it cannot be opened."""
         if self._follower is None:
             if self._at - self._offset < LONG:
                 return
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            self._follower = threading.Thread(target=self._follow, args=(descriptor,), name="digest", daemon=True)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._follower = threading.Thread(
+                target=self._follow, args=(descriptor, begin), name="digest", daemon=True
+            )
             self._follower.start()
         with self._changed:
             self._written = size
@@ -62,10 +63,10 @@ class Digest:
             raise self._error
         return self._sum.digest()
 
-    def _follow(self, descriptor: int) -> None:
+    def _follow(self, descriptor: int, begin: int) -> None:
         try:
             while size := self._next():
-                piece = os.pread(descriptor, min(size, _PIECE), self._at)
+                piece = os.pread(descriptor, min(size, _PIECE), begin + self._at)
                 if not piece:
                     raise OSError(0, "the file has become shorter")
                 self._sum.update(piece)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -11,28 +12,31 @@ from gateway.extent import Extent
 from gateway.outbox.digest import Digest
 from gateway.outbox.faults import spool_error
 from gateway.outbox.record import BLOCK, end
-from gateway.outbox.segments import Segment
+from gateway.outbox.segments import Segment, write_all
 
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux
 _LOOK_EVERY = 64 << 20  # bytes between looks at the room that is left
+_SMALL = 128 << 10  # bytes of a file that waits in memory to be written along with others
 
 
 class Incoming:
-    """Receive one Part 10 file into a segment; what is not committed is discarded at the end of the `with`.
+    """Receive one Part 10 file; what is not committed is discarded at the end of the `with`.
 
-    `size` is what was written of the whole file, `expected` how long it may become, both in bytes; the data set
-    begins at `offset`. It can be read at any time: nothing is buffered here. `on_end` is told when another may use
-    the segment.
+    `size` is what has come of the whole file, `expected` how long it may become, both in bytes; the data set begins
+    at `offset`. A small one stays in memory, one that is longer goes to a segment as it comes, which `take` gives; it
+    can be read at any time. `on_end` is told when another may use the segment.
     """
 
     __slots__ = (
         "_begin",
         "_digest",
+        "_held",
         "_look_at",
         "_on_end",
         "_ours",
         "_room",
         "_segment",
+        "_take",
         "expected",
         "id",
         "offset",
@@ -43,38 +47,45 @@ class Incoming:
     def __init__(
         self,
         identifier: int,
-        segment: Segment,
         header: bytes,
         *,
         peer: str,
         expected: int,
+        take: Callable[[], Segment],
         room: Callable[["Incoming"], None],
-        on_end: Callable[["Incoming", Segment], None],
+        on_end: Callable[["Incoming", Segment | None], None],
     ) -> None:
         self.id = identifier
         self.peer = peer
         self.expected = expected
         self.offset = len(header)
-        self.size = 0
-        self._segment = segment
-        self._begin = segment.end + BLOCK
+        self.size = len(header)
+        self._held = bytearray(header)
+        self._segment: Segment | None = None
+        self._begin = 0
+        self._take = take
         self._room = room
         self._on_end = on_end
         self._look_at = _LOOK_EVERY
         self._ours = True
-        self._digest = Digest(segment.path, self._begin + len(header))
-        self._append([header])
+        self._digest = Digest(len(header))
 
     def write(self, *buffers: bytes | bytearray | memoryview) -> None:
         """Append a piece of the data set; the buffers may be reused after the return.
 
         Raises SpoolFull when the disk or a limit is full, SpoolBroken when the disk fails; then it is discarded.
         """
-        for start in range(0, len(buffers), _MOST_BUFFERS):
-            self._append(buffers[start : start + _MOST_BUFFERS])
         self._digest.update(buffers)
+        if self._segment is None and self.size + sum(map(len, buffers)) <= _SMALL:
+            for buffer in buffers:
+                self._held += buffer
+            self.size = len(self._held)
+            return
+        segment = self._in_segment()
+        for start in range(0, len(buffers), _MOST_BUFFERS):
+            self._append(segment, buffers[start : start + _MOST_BUFFERS])
         try:
-            self._digest.written(self._begin + self.size)
+            self._digest.written(self.size, segment.path, self._begin)
         except OSError as error:
             self.discard()
             raise spool_error(error) from error
@@ -88,14 +99,19 @@ class Incoming:
         return f"{self.id:016x}"
 
     @property
+    def small(self) -> bytearray | None:
+        """Return the whole file when it is in memory."""
+        return self._held if self._segment is None else None
+
+    @property
     def place(self) -> tuple[int, int]:
-        """Return the segment's number, and where in it the record begins."""
-        return self._segment.number, self._begin - BLOCK
+        """Return the segment's number, and where in it the record begins; raises SpoolFull, SpoolBroken."""
+        return self._in_segment().number, self._begin - BLOCK
 
     @property
     def extent(self) -> Extent:
-        """Return where the bytes are that have been written."""
-        return Extent(Path(self._segment.path), self.size, self._begin)
+        """Return where in a segment the bytes are that have come; raises SpoolFull, SpoolBroken."""
+        return Extent(Path(self._in_segment().path), self.size, self._begin)
 
     @property
     def digest(self) -> bytes:
@@ -105,17 +121,22 @@ class Incoming:
         except OSError as error:
             raise spool_error(error) from error
 
+    def open(self) -> BinaryIO:
+        """Open the file to read; raises OSError."""
+        return BytesIO(self._held) if self._segment is None else self.extent.open()
+
     def data_set(self) -> BinaryIO:
-        """Open the file to read, at the beginning of the data set; raises OSError."""
-        stream = self.extent.open()
+        """Do so at the beginning of the data set."""
+        stream = self.open()
         stream.seek(self.offset)
         return stream
 
     def seal(self, head: bytes) -> None:
         """Write the record's head and bring all of it to the disk; raises SpoolFull or SpoolBroken."""
+        descriptor = self._in_segment().descriptor
         try:
-            os.pwrite(self._segment.descriptor, head, self._begin - BLOCK)
-            os.fdatasync(self._segment.descriptor)
+            os.pwrite(descriptor, head, self._begin - BLOCK)
+            os.fdatasync(descriptor)
         except OSError as error:
             raise spool_error(error) from error
 
@@ -125,13 +146,15 @@ class Incoming:
         if not self._ours:
             return
         self._ours = False
-        self._segment.cut()
+        if self._segment is not None:
+            self._segment.cut()
         self._on_end(self, self._segment)
 
     def given(self) -> None:
         """Take note that the outbox has it now."""
         self._ours = False
-        self._segment.end = end(self._begin - BLOCK, self.size)
+        if self._segment is not None:
+            self._segment.end = end(self._begin - BLOCK, self.size)
         self._on_end(self, self._segment)
 
     def __enter__(self) -> Self:
@@ -142,13 +165,25 @@ class Incoming:
     ) -> None:
         self.discard()
 
-    def _append(self, buffers: "tuple[bytes | bytearray | memoryview, ...] | list[bytes]") -> None:
+    def _in_segment(self) -> Segment:
+        """Give the segment that it is in; one that is in memory goes there now."""
+        if self._segment is None:
+            segment = self._segment = self._take()
+            self._begin = segment.end + BLOCK
+            held, self._held, self.size = self._held, bytearray(), 0
+            self._append(segment, [held])
+        return self._segment
+
+    def _append(
+        self, segment: Segment, buffers: "tuple[bytes | bytearray | memoryview, ...] | list[bytearray]"
+    ) -> None:
         wanted = sum(map(len, buffers))
         try:
-            written = os.pwritev(self._segment.descriptor, buffers, self._begin + self.size)
+            written = os.pwritev(segment.descriptor, buffers, self._begin + self.size)
             self.size += written
             if written < wanted:
-                self._append_rest(memoryview(b"".join(buffers))[written:])
+                rest = memoryview(b"".join(buffers))[written:]
+                self.size += write_all(segment.descriptor, rest, self._begin + self.size)
         except OSError as error:
             self.discard()
             raise spool_error(error) from error
@@ -159,9 +194,3 @@ class Incoming:
         except GatewayError:
             self.discard()
             raise
-
-    def _append_rest(self, rest: memoryview) -> None:
-        while rest:
-            written = os.pwrite(self._segment.descriptor, rest, self._begin + self.size)
-            self.size += written
-            rest = rest[written:]

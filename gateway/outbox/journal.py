@@ -4,8 +4,10 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
+
+from gateway.outbox.record import Small
 
 T = TypeVar("T")
 
@@ -13,10 +15,13 @@ _MOST = 256  # operations in one transaction: other processes wait for it
 
 
 class _Ticket(Generic[T]):
-    __slots__ = ("error", "finished", "operation", "result", "synced")
+    __slots__ = ("error", "finished", "operation", "record", "result", "synced")
 
-    def __init__(self, operation: Callable[[sqlite3.Connection], T], *, synced: bool) -> None:
+    def __init__(
+        self, operation: Callable[[sqlite3.Connection], T], *, synced: bool, record: Small | None = None
+    ) -> None:
         self.operation = operation
+        self.record = record
         self.synced = synced
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -26,25 +31,34 @@ class _Ticket(Generic[T]):
 class Journal:
     """Run operations on one connection, those that wait together in one transaction.
 
-    `alone` keeps other processes out of a transaction.
+    `written` has records on the disk while it lasts; `alone` keeps other processes out of a transaction.
 
     Callers' own threads lead in turn: a thread of its own would cost a hand-over for each instance.
     """
 
-    def __init__(self, connection: sqlite3.Connection, alone: AbstractContextManager[object]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        alone: AbstractContextManager[object],
+        written: Callable[[list[Small]], AbstractContextManager[object]] = lambda _: nullcontext(),
+    ) -> None:
         self._connection = connection
+        self._written = written
         self._alone = alone
         self._syncs = True
         self._waiting: deque[_Ticket[object]] = deque()
         self._turn = threading.Lock()
 
-    def run(self, operation: Callable[[sqlite3.Connection], T], *, synced: bool = True) -> T:
+    def run(
+        self, operation: Callable[[sqlite3.Connection], T], *, synced: bool = True, record: Small | None = None
+    ) -> T:
         """Return the operation's result once it is on the disk; an operation that raises changes nothing.
 
-        What is not `synced` all processes see, but a power cut may take it, with all that was written after it.
+        What is not `synced` all processes see, but a power cut may take it, with all that was written after it. A
+        `record` is on the disk before the operation runs.
         Raises what the operation raised, or the OSError or sqlite3.Error for which nothing of the group was written.
         """
-        ticket = _Ticket(operation, synced=synced)
+        ticket = _Ticket(operation, synced=synced, record=record)
         self._waiting.append(ticket)  # type: ignore[arg-type]
         with self._turn:
             while not ticket.finished:
@@ -62,7 +76,8 @@ class Journal:
         group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
         try:
             self._sync(wanted=any(ticket.synced for ticket in group))
-            with self._alone:
+            records = [ticket.record for ticket in group if ticket.record is not None]
+            with self._written(records), self._alone:
                 self._write(group)
         except BaseException as error:
             if self._connection.in_transaction:

@@ -54,8 +54,11 @@ class Ledger:
         connection, self._reader = self._connect(failing), self._connect(failing)
         self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         failing.callback(os.close, self._descriptor)
-        self._journal = Journal(connection, self._lock)
+        self._journal = self._journal_on(connection)
         return connection
+
+    def _journal_on(self, connection: sqlite3.Connection) -> Journal:
+        return Journal(connection, self._lock)
 
     def _connect(self, failing: ExitStack) -> sqlite3.Connection:
         connection = schema.connect(self._folder / "outbox.db", busy=_BUSY)

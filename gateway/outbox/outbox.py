@@ -7,15 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gateway.errors import DataSetError, GatewayError, SpoolFull
 from gateway.outbox import owners, queue, reading, recovery, reserve
-from gateway.outbox.entry import Arrival, Duplicates, Entry, Limits, Receipt, State
+from gateway.outbox.entry import Arrival, Duplicates, Entry, Limits, Place, Receipt, State
 from gateway.outbox.faults import spool_error
+from gateway.outbox.gathering import written
 from gateway.outbox.incoming import Incoming
+from gateway.outbox.journal import Journal
 from gateway.outbox.ledger import Ledger
-from gateway.outbox.record import Record, head
+from gateway.outbox.record import Record, Small, head
 from gateway.outbox.rows import entry
 from gateway.outbox.segments import Segment, Segments
 
@@ -45,7 +49,6 @@ class Outbox(Ledger):
         self._receiving_lock = threading.Lock()
         super().__init__(folder, clock=clock)
         self._ids = itertools.count(self._owner << 32)
-        self._segments = Segments(str(folder), self._descriptor, self._ids)
 
     def _enter(self) -> None:
         for path in (self._folder, self._folder / "incoming", self._folder / "owners"):
@@ -62,11 +65,15 @@ class Outbox(Ledger):
             self._reserve.hold()
             failing.pop_all()
 
+    def _journal_on(self, connection: sqlite3.Connection) -> Journal:
+        self._segments = Segments(str(self._folder), self._descriptor, lambda: next(self._ids))
+        return Journal(connection, self._lock, partial(written, self._segments))
+
     def close(self) -> None:
         """Let go of the folder; what is leased to us is taken back by the next that opens it."""
-        closed = self._segments.close()
+        self._segments.close()
         with suppress(GatewayError):  # the next that opens it does the same
-            self._remove_empty(closed)
+            self._remove_empty(self._segments.closed())
         super().close()
         self._presence.leave()
 
@@ -80,10 +87,10 @@ class Outbox(Ledger):
         self.check_room(peer, expected)
         receiving = Incoming(
             next(self._ids),
-            self._guard(self._segments.take),
             header,
             peer=peer,
             expected=expected,
+            take=lambda: self._guard(self._segments.take),
             room=lambda incoming: self.check_room(incoming.peer, 0),
             on_end=self._free,
         )
@@ -123,14 +130,9 @@ class Outbox(Ledger):
         """
         if incoming.size <= incoming.offset:
             raise DataSetError("the data set is empty")
-        received = Record(
-            incoming.id, arrival, incoming.size, incoming.offset, incoming.digest, self._clock(), *incoming.place
-        )
-        incoming.seal(head(received, duplicates))
+        take_in = self._together if incoming.small is not None else self._alone
         try:
-            receipt, unwanted = self._journal.run(
-                lambda connection: queue.enter(connection, received, duplicates, self._limits), synced=False
-            )
+            receipt, unwanted = take_in(incoming, arrival, duplicates)
         except (OSError, sqlite3.Error) as error:
             incoming.discard()
             raise spool_error(error) from error
@@ -139,8 +141,40 @@ class Outbox(Ledger):
         else:
             incoming.discard()
         self._remove([unwanted] if unwanted else [])
+        self._remove_empty(self._segments.closed())
         self.wake()
         return receipt
+
+    def _alone(self, incoming: Incoming, arrival: Arrival, duplicates: Duplicates) -> tuple[Receipt, Place | None]:
+        """Enter what lies in a segment already, with a sync of its own."""
+        received = self._record(incoming, arrival, *incoming.place)
+        incoming.seal(head(received, duplicates))
+        return self._journal.run(
+            lambda connection: queue.enter(connection, received, duplicates, self._limits), synced=False
+        )
+
+    def _together(self, incoming: Incoming, arrival: Arrival, duplicates: Duplicates) -> tuple[Receipt, Place | None]:
+        """Write and enter what is in memory, along with others."""
+        received = self._record(incoming, arrival)
+        small = Small(head(received, duplicates), incoming.small or bytearray())
+
+        def enter(connection: sqlite3.Connection) -> tuple[Receipt, Place | None]:
+            placed = replace(received, segment=small.segment, position=small.position)
+            return queue.enter(connection, placed, duplicates, self._limits)
+
+        receipt = None
+        try:
+            receipt, unwanted = self._journal.run(enter, synced=False, record=small)
+        finally:
+            # Others may stand behind it: what was not taken cannot be cut off.
+            if receipt not in (Receipt.QUEUED, Receipt.REPLACED) and small.segment:
+                self._remove([Place(received.id, small.segment, small.position, received.size)])
+        return receipt, unwanted
+
+    def _record(self, incoming: Incoming, arrival: Arrival, segment: int = 0, position: int = 0) -> Record:
+        return Record(
+            incoming.id, arrival, incoming.size, incoming.offset, incoming.digest, self._clock(), segment, position
+        )
 
     # Handing out
 
@@ -213,8 +247,8 @@ class Outbox(Ledger):
         keep_free = max((1 - self._limits.high_water) * disk.f_blocks * disk.f_frsize, 2 * reserve.LENGTH)
         return disk.f_bavail * disk.f_frsize - room >= keep_free
 
-    def _free(self, incoming: Incoming, segment: Segment) -> None:
+    def _free(self, incoming: Incoming, segment: Segment | None) -> None:
         with self._receiving_lock:
             self._receiving.discard(incoming)
-        if closed := self._segments.give(segment):
-            self._remove_empty([closed])
+        if segment is not None:
+            self._segments.give(segment)

@@ -53,6 +53,16 @@ def end(position: int, size: int) -> int:
     return -(-(position + BLOCK + size) // BLOCK) * BLOCK
 
 
+@dataclass(slots=True)
+class Small:
+    """Hold a record's head and its file, to be written along with others; then `segment` and `position` say where."""
+
+    head: bytes
+    file: bytearray
+    segment: int = 0
+    position: int = 0
+
+
 def extent(path: Path, identifier: int, position: int, size: int) -> Extent:
     """Name the bytes of a record's file."""
     return Extent(path, size, position + BLOCK, mark(identifier), BLOCK)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from gateway.errors import ConfigError, Fault
-from gateway.outbox import queue
+from gateway.outbox import queue, reclaim
 from gateway.outbox.entry import Limits, Place
 from gateway.outbox.replay import replay
 from gateway.outbox.rows import PLACE, extent
@@ -67,7 +67,7 @@ def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int]
         if _owner(name) not in living:
             (folder / "incoming" / name).unlink(missing_ok=True)
     dead = sorted(name for name in _names(folder) if _SEGMENT.match(name) and _owner(name) not in living)
-    replay(folder, connection, [int(name[:16], 16) for name in dead], limits)
+    reclaim.give_back(folder, replay(folder, connection, [int(name[:16], 16) for name in dead], limits))
     _sweep_segments(folder, connection, dead)
     if _sweep(folder, connection, living) != _undelivered(connection) - _in_segments(connection):
         _miss(folder, connection, now, "segment = 0")

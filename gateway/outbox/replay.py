@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from gateway.outbox import queue
-from gateway.outbox.entry import Limits
+from gateway.outbox.entry import Limits, Place, Receipt
 from gateway.outbox.record import Record, extent, records
 from gateway.outbox.segments import segment_name
 
@@ -16,8 +16,8 @@ _AT_ONCE = 200
 _PIECE = 1 << 20
 
 
-def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int], limits: Limits) -> None:
-    """Enter the whole instances behind what the database knows of some segments that nobody writes to.
+def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int], limits: Limits) -> list[Place]:
+    """Enter the whole instances behind what the database knows of some segments; give what is not wanted any more.
 
     In the order in which they came, and each as it would have been: what was dropped then is dropped again. One
     that is not whole was never acknowledged, or has been given back. Raises OSError, sqlite3.Error, SpoolBroken.
@@ -26,12 +26,17 @@ def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int]
         records(folder / segment_name(number), number, queue.segment(connection, number)[1]) for number in segments
     ]
     arrived = merge(*found, key=lambda one: one[0].when)
+    unwanted: list[Place] = []
     while some := list(islice(arrived, _AT_ONCE)):
         whole = [(record, duplicates) for record, duplicates in some if _is_whole(folder, record)]
         connection.execute("BEGIN IMMEDIATE")
         for record, duplicates in whole:
-            queue.enter(connection, record, duplicates, limits)
+            receipt, other = queue.enter(connection, record, duplicates, limits)
+            dropped = receipt not in (Receipt.QUEUED, Receipt.REPLACED)
+            unwanted += [Place(record.id, record.segment, record.position, record.size)] if dropped else []
+            unwanted += [other] if other else []
         connection.execute("COMMIT")
+    return unwanted
 
 
 def _is_whole(folder: Path, record: Record) -> bool:

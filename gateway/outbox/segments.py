@@ -7,7 +7,7 @@ when nothing in it waits any more.
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,20 +49,21 @@ class Segment:
 class Segments:
     """Keep the segments that this process writes, and hand each to one instance at a time."""
 
-    def __init__(self, folder: str, folder_descriptor: int, numbers: Iterator[int]) -> None:
+    def __init__(self, folder: str, folder_descriptor: int, number: Callable[[], int]) -> None:
         self._folder = folder
         self._folder_descriptor = folder_descriptor
-        self._numbers = numbers
+        self._number = number
         self._lock = threading.Lock()
         self._idle: list[Segment] = []
         self._most_idle = _MOST_IDLE
+        self._closed: list[int] = []
 
     def take(self) -> Segment:
         """Give a segment that nobody writes to, a new one if need be; raises OSError."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        made = Segment(self._folder, next(self._numbers))
+        made = Segment(self._folder, self._number())
         try:
             os.fsync(self._folder_descriptor)  # its name is on the disk before anything in it counts
         except OSError:
@@ -70,22 +71,36 @@ class Segments:
             raise
         return made
 
-    def give(self, segment: Segment) -> int:
-        """Take a segment back; its number when it was closed, 0 when it will be written again."""
+    def give(self, segment: Segment) -> None:
+        """Take a segment back, and close it when it is long or there are enough others."""
         with self._lock:
             if segment.end < LONG and len(self._idle) < self._most_idle:
                 self._idle.append(segment)
-                return 0
-        segment.close()
-        return segment.number
+                return
+            segment.close()
+            self._closed.append(segment.number)
 
-    def close(self) -> list[int]:
-        """Let go of those that nobody writes to now, and of the others once they are given back; give the numbers."""
+    def close(self) -> None:
+        """Close those that nobody writes to now, and the others once they are given back."""
         with self._lock:
             idle, self._idle, self._most_idle = self._idle, [], 0
         for segment in idle:
-            segment.close()
-        return [segment.number for segment in idle]
+            self.give(segment)
+
+    def closed(self) -> list[int]:
+        """Give the numbers of those that have been closed since the last call."""
+        with self._lock:
+            closed, self._closed = self._closed, []
+        return closed
+
+
+def write_all(descriptor: int, data: memoryview, at: int) -> int:
+    """Write all of it and give its length, however much the system takes at once; raises OSError."""
+    left = data
+    while left:
+        written = os.pwrite(descriptor, left, at)
+        left, at = left[written:], at + written
+    return len(data)
 
 
 @contextmanager

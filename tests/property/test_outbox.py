@@ -235,11 +235,12 @@ class OutboxMachine(RuleBasedStateMachine):
         known = any(row.instance == what.sop_instance for row in self.rows.values())
         if how != "idle":
             incoming = receive(self.open[who], what, data)
+            place = incoming.place  # in a segment, as if it were long
             if how == "sealed":  # between the sync and its row
                 received = Record(incoming.id, what, incoming.size, incoming.offset, incoming.digest, self.now,
-                                  *incoming.place)  # fmt: skip
+                                  *place)  # fmt: skip
                 incoming.seal(head(received, "keep"))
-            incoming._segment.close()
+            incoming._segment.close()  # type: ignore[union-attr]
         self.open[who].close()
         self.open[who] = self.enter()
         for row in self.ours(who):
@@ -261,6 +262,7 @@ class OutboxMachine(RuleBasedStateMachine):
         # by another process: to close a file here would end the locks that SQLite has on it
         subprocess.run(["cp", *(self.folder / name for name in names), kept], check=True)
         for who, study, instance, seed, policy in puts:
+            self.now += 0.001  # what came when decides who replaces whom
             self.put(who, "main", study, instance, seed, policy)
         for outbox in self.open:
             outbox.close()
@@ -270,9 +272,12 @@ class OutboxMachine(RuleBasedStateMachine):
             (kept / name).rename(self.folder / name)
         kept.rmdir()
         self.open = [self.enter(), self.enter()]
+        found = {entry.id: entry.due for entry in self.open[0].entries()}
         for row in self.rows.values():
             if row.state is State.LEASED:
                 row.due = self.now
+            elif row.state is State.TODO and row.due > self.now:  # it no longer waits for a lease of another
+                row.due = min(row.due, found[row.id])
         self.lapse()
 
     @invariant()

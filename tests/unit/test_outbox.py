@@ -52,8 +52,9 @@ def test_what_was_put_is_claimed_with_its_bytes(outbox: Outbox) -> None:
     assert (entry.peer, entry.called, entry.archive, entry.attempts) == ("CT01", "GATEWAY", "main", 1)
 
 
-def test_a_record_is_on_the_disk_before_its_row_and_the_acknowledgement_and_what_is_done_before_its_room_goes(
-    outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("length", [1, 500_000])
+def test_a_record_is_on_the_disk_before_its_row_and_what_is_done_before_its_room_goes(
+    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
 
@@ -64,32 +65,33 @@ def test_a_record_is_on_the_disk_before_its_row_and_the_acknowledgement_and_what
 
         return noting
 
+    def notable() -> list[str]:
+        found = [step for step in steps if not step.startswith(("PRAGMA sync", "SELECT", "--", "UPDATE", "DELETE"))]
+        steps.clear()
+        return [step for before, step in zip(["", *found], found, strict=False) if step != before]
+
     with Outbox(tmp_path, Limits(high_water=1)) as watched:
         connection = watched._journal._connection
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        connection.set_trace_callback(lambda statement: steps.append(statement.split("(")[0]))
+
+        def run(statement: str) -> None:
+            synced = (
+                connection.execute("PRAGMA synchronous").fetchone()[0] if statement == "BEGIN IMMEDIATE" else None
+            )
+            steps.append({None: statement.split("(", maxsplit=1)[0], 1: "begin", 2: "begin synced"}[synced])
+
+        connection.set_trace_callback(run)
         for name in ("fsync", "pwritev", "pwrite", "fdatasync"):
             monkeypatch.setattr(os, name, noted(getattr(os, name), name))
         monkeypatch.setattr(reclaim, "_punch", noted(reclaim._punch, "punch"))
-        put(watched, arrival(), b"x")
-        took = [step for step in dict.fromkeys(steps) if not step.startswith(("SELECT", "--"))]
-        steps.clear()
-        watched.done([entry.id for entry in claim(watched)])
-        gave = [step for step in steps if not step.startswith(("SELECT", "--", "UPDATE", "DELETE"))]
-    synced, unsynced = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
-    # the folder, once for each segment; the file; what tells where it belongs; and then the row, without a sync
-    first = [
-        "fsync",
-        "pwritev",
-        "pwrite",
-        "fdatasync",
-        unsynced,
-        "BEGIN IMMEDIATE",
-        "\nINSERT INTO entries ",
-        "COMMIT",
-    ]
-    assert took == first
-    assert gave == [synced, "BEGIN IMMEDIATE", "COMMIT", "BEGIN IMMEDIATE", "COMMIT", "punch"]
+        put(watched, arrival(), content("x", length))
+        # its segment's name, what it is, and then the row, which the record makes up for
+        wrote = ["fsync", "pwritev"] if length == 1 else ["fsync", "pwritev", "pwrite"]
+        assert notable() == [*wrote, "fdatasync", "begin", "\nINSERT INTO entries ", "COMMIT"]
+        claimed = claim(watched)
+        assert notable() == ["begin synced", "COMMIT"]
+        watched.done([entry.id for entry in claimed])
+        assert notable() == ["begin synced", "COMMIT", "punch"]
 
 
 def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox: Outbox) -> None:
@@ -385,17 +387,17 @@ def test_above_the_high_water_mark_nothing_is_taken(tmp_path: Path) -> None:
 def test_one_of_unknown_length_is_cut_off_when_it_passes_a_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.outbox.incoming._LOOK_EVERY", 1000)
+    monkeypatch.setattr("gateway.outbox.incoming._LOOK_EVERY", 1_000_000)
     with (
-        Outbox(tmp_path, Limits(high_water=1, peer_quota=5000)) as outbox,
+        Outbox(tmp_path, Limits(high_water=1, peer_quota=5_000_000)) as outbox,
         outbox.incoming("CT01", b"header") as incoming,
     ):
         for _ in range(4):
-            incoming.write(bytes(1000))
+            incoming.write(bytes(1_000_000))
         with pytest.raises(SpoolFull, match="of this peer"):
-            incoming.write(bytes(1000))
+            incoming.write(bytes(1_000_000))
         assert left_over(tmp_path) == []
-        outbox.check_room("CT01", 5000)
+        outbox.check_room("CT01", 5_000_000)
 
 
 def test_a_disk_that_fills_up_while_receiving_is_told_and_leaves_nothing(outbox: Outbox, tmp_path: Path) -> None:
@@ -404,7 +406,7 @@ def test_a_disk_that_fills_up_while_receiving_is_told_and_leaves_nothing(outbox:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         try:
             with pytest.raises(SpoolFull):
-                incoming.write(bytes(60_000), bytes(60_000))
+                incoming.write(bytes(90_000), bytes(90_000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert left_over(tmp_path) == []
