@@ -5,6 +5,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from blake3 import blake3
+
 from gateway.extent import Extent
 from gateway.outbox import Arrival, Entry, Incoming, Outbox, Receipt
 from gateway.outbox.entry import Duplicates
@@ -23,6 +25,11 @@ def content(seed: object, length: int = 1000) -> bytes:
 
 def arrival(instance: str = "1.2.3", *, study: str = "1.2", archive: str = "main", peer: str = "CT01") -> Arrival:
     return Arrival(archive, study, f"{study}.1", CT, instance, EXPLICIT, peer=peer, called="GATEWAY")
+
+
+def digest(data: bytes) -> bytes:
+    """Compute what the outbox notes of a data set."""
+    return b"3" + blake3(data).digest()
 
 
 def receive(outbox: Outbox, what: Arrival, data: bytes, *, expected: int = 0) -> Incoming:

@@ -65,7 +65,7 @@ class Limits:
 class Entry:
     """Describe one instance in the outbox; times in seconds since 1970, `size` of the whole file in bytes.
 
-    `digest` is SHA-256 over the data set without group 2. `attempts` counts the present one. `replaces` says that
+    `digest` is one over the data set without group 2. `attempts` counts the present one. `replaces` says that
     the archive may hold another object under these UIDs, whose place this one is to take.
     """
 

@@ -115,7 +115,7 @@ class Incoming:
 
     @property
     def digest(self) -> bytes:
-        """Return SHA-256 over the data set, which is complete; raises SpoolBroken."""
+        """Return BLAKE3 over the data set, which is complete; raises SpoolBroken."""
         try:
             return self._digest.value()
         except OSError as error:

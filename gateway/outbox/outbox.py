@@ -149,9 +149,7 @@ class Outbox(Ledger):
         """Enter what lies in a segment already, with a sync of its own."""
         received = self._record(incoming, arrival, *incoming.place)
         incoming.seal(head(received, duplicates))
-        return self._journal.run(
-            lambda connection: queue.enter(connection, received, duplicates, self._limits), synced=False
-        )
+        return self._journal.run(partial(self._row, received, incoming, duplicates), synced=False)
 
     def _together(self, incoming: Incoming, arrival: Arrival, duplicates: Duplicates) -> tuple[Receipt, Place | None]:
         """Write and enter what is in memory, along with others."""
@@ -160,7 +158,7 @@ class Outbox(Ledger):
 
         def enter(connection: sqlite3.Connection) -> tuple[Receipt, Place | None]:
             placed = replace(received, segment=small.segment, position=small.position)
-            return queue.enter(connection, placed, duplicates, self._limits)
+            return self._row(placed, incoming, duplicates, connection)
 
         receipt = None
         try:
@@ -170,6 +168,11 @@ class Outbox(Ledger):
             if receipt not in (Receipt.QUEUED, Receipt.REPLACED) and small.segment:
                 self._remove([Place(received.id, small.segment, small.position, received.size)])
         return receipt, unwanted
+
+    def _row(
+        self, record: Record, incoming: Incoming, duplicates: Duplicates, connection: sqlite3.Connection
+    ) -> tuple[Receipt, Place | None]:
+        return queue.enter(connection, record, incoming.data_set, duplicates, self._limits)
 
     def _record(self, incoming: Incoming, arrival: Arrival, segment: int = 0, position: int = 0) -> Record:
         return Record(

@@ -2,9 +2,11 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
+from gateway.outbox.digest import is_same
 from gateway.outbox.entry import Duplicates, Limits, Place, Receipt, State
 from gateway.outbox.record import Record
 from gateway.outbox.rows import PLACE
@@ -47,7 +49,11 @@ class Selection:
 
 
 def enter(
-    connection: sqlite3.Connection, received: Record, duplicates: Duplicates, limits: Limits
+    connection: sqlite3.Connection,
+    received: Record,
+    data_set: Callable[[], BinaryIO],
+    duplicates: Duplicates,
+    limits: Limits,
 ) -> tuple[Receipt, Place | None]:
     """Insert the row, unless the object is known; return also which other's bytes are not wanted any more."""
     arrival = received.arrival
@@ -65,7 +71,7 @@ def enter(
         connection.execute("DELETE FROM entries WHERE id = ?", (place.id,))
         _insert(connection, received)
         return Receipt.QUEUED, place
-    if digest == received.digest:
+    if is_same(digest, received.digest, data_set):
         return Receipt.DUPLICATE, None
     if duplicates == "keep":
         return Receipt.KEPT, None

@@ -1,19 +1,20 @@
 """Enter what lies in segments and in no row: a power cut took the row, or the database was lost."""
 
-import hashlib
 import sqlite3
 from collections.abc import Iterable
+from functools import partial
 from heapq import merge
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from gateway.outbox import queue
+from gateway.outbox.digest import digest_of
 from gateway.outbox.entry import Limits, Place, Receipt
 from gateway.outbox.record import Record, extent, records
 from gateway.outbox.segments import segment_name
 
 _AT_ONCE = 200
-_PIECE = 1 << 20
 
 
 def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int], limits: Limits) -> list[Place]:
@@ -31,7 +32,7 @@ def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int]
         whole = [(record, duplicates) for record, duplicates in some if _is_whole(folder, record)]
         connection.execute("BEGIN IMMEDIATE")
         for record, duplicates in whole:
-            receipt, other = queue.enter(connection, record, duplicates, limits)
+            receipt, other = queue.enter(connection, record, partial(_data_set, folder, record), duplicates, limits)
             dropped = receipt not in (Receipt.QUEUED, Receipt.REPLACED)
             unwanted += [Place(record.id, record.segment, record.position, record.size)] if dropped else []
             unwanted += [other] if other else []
@@ -40,13 +41,14 @@ def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int]
 
 
 def _is_whole(folder: Path, record: Record) -> bool:
-    path = folder / segment_name(record.segment)
-    digest = hashlib.sha256()
     try:
-        with extent(path, record.id, record.position, record.size).open() as stream:
-            stream.seek(record.offset)
-            while piece := stream.read(_PIECE):
-                digest.update(piece)
+        with _data_set(folder, record) as stream:
+            return digest_of(stream) == record.digest
     except FileNotFoundError:  # nothing waited in it, and somebody has removed it
         return False
-    return digest.digest() == record.digest
+
+
+def _data_set(folder: Path, record: Record) -> BinaryIO:
+    stream = extent(folder / segment_name(record.segment), record.id, record.position, record.size).open()
+    stream.seek(record.offset)
+    return stream

@@ -1,6 +1,5 @@
 """Drive the outbox and a model of it with the same commands; they must never differ."""
 
-import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -10,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from spooled import arrival, content, data_set, has_data, put, receive, records_in
+from spooled import arrival, content, data_set, digest, has_data, put, receive, records_in
 
 from gateway.outbox import Limits, Outbox, Receipt, State
 from gateway.outbox.record import Record, head
@@ -142,7 +141,7 @@ class OutboxMachine(RuleBasedStateMachine):
         for row, entry in zip(expected, claimed, strict=True):
             row.state, row.owner, row.due, row.attempts = State.LEASED, who, self.now + LEASE, row.attempts + 1
             assert data_set(entry.extent) == row.data
-            assert entry.digest == hashlib.sha256(row.data).digest()
+            assert entry.digest == digest(row.data)
             assert (entry.attempts, entry.replaces, entry.due) == (row.attempts, row.replaces, row.due)
 
     @precondition(lambda self: any(r.state is State.LEASED for r in self.rows.values()))

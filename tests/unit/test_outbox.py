@@ -1,4 +1,3 @@
-import hashlib
 import multiprocessing
 import os
 import resource
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from spooled import arrival, content, data_set, left_over, lose, put, receive, records_in
+from spooled import arrival, content, data_set, digest, left_over, lose, put, receive, records_in
 
 from gateway.errors import ConfigError, DataSetError, SpoolBroken, SpoolFull
 from gateway.outbox import FILE_LOST, Duplicates, Entry, Limits, Outbox, Receipt, State, reclaim
@@ -48,7 +47,7 @@ def test_what_was_put_is_claimed_with_its_bytes(outbox: Outbox) -> None:
     assert put(outbox, arrival(), data) is Receipt.QUEUED
     (entry,) = claim(outbox)
     assert data_set(entry.extent) == data
-    assert entry.digest == hashlib.sha256(data).digest()
+    assert entry.digest == digest(data)
     assert (entry.peer, entry.called, entry.archive, entry.attempts) == ("CT01", "GATEWAY", "main", 1)
 
 
@@ -101,7 +100,7 @@ def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox:
         outbox.commit(incoming, arrival())
     (entry,) = claim(outbox)
     assert data_set(entry.extent) == b"xy" + data
-    assert entry.digest == hashlib.sha256(b"xy" + data).digest()
+    assert entry.digest == digest(b"xy" + data)
 
 
 def digesting() -> list[threading.Thread]:
@@ -116,7 +115,7 @@ def test_a_long_file_is_digested_behind_the_writer_and_waited_for(outbox: Outbox
         assert len(digesting()) == 1
         outbox.commit(incoming, arrival())
     (entry,) = claim(outbox)
-    assert entry.digest == hashlib.sha256(b"xy" + b"".join(pieces)).digest()
+    assert entry.digest == digest(b"xy" + b"".join(pieces))
     assert digesting() == []
 
 

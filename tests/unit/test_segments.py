@@ -1,5 +1,6 @@
 """Segments: what a power cut takes is entered again, room is given back, and nobody reads what is not there."""
 
+import hashlib
 import shutil
 import sqlite3
 import subprocess
@@ -236,8 +237,8 @@ def test_an_outbox_of_version_1_keeps_its_files_until_they_are_delivered(tmp_pat
             database.execute(
                 "INSERT INTO entries (id, archive, study, series, sop_class, sop_instance, transfer_syntax, peer, "
                 "called, size, digest, received, state, due, place) "
-                "VALUES (?, 'main', '1.2', '1.2.1', '1', ?, '1', 'CT01', 'GATEWAY', 200, X'00', 5, ?, ?, 5)",
-                ((1 << 32) + number, f"1.{number}", state, due),
+                "VALUES (?, 'main', '1.2', '1.2.1', '1', ?, '1', 'CT01', 'GATEWAY', 200, ?, 5, ?, ?, 5)",
+                ((1 << 32) + number, f"1.{number}", hashlib.sha256(content("old", 200)).digest(), state, due),
             )
     file = tmp_path / f"{(1 << 32) + 1:016x}.dcm"
     file.write_bytes(content("old", 200))
@@ -245,6 +246,9 @@ def test_an_outbox_of_version_1_keeps_its_files_until_they_are_delivered(tmp_pat
     stray.write_bytes(b"never acknowledged")
     with Outbox(tmp_path, LIMITS) as outbox:
         assert not stray.exists()
+        assert put(outbox, arrival("1.1"), content("old", 200)) is Receipt.DUPLICATE
+        assert put(outbox, arrival("1.1"), content("other", 200)) is Receipt.KEPT
+        assert put(outbox, arrival("1.2"), content("old", 200)) is Receipt.DUPLICATE
         put(outbox, arrival("2"), b"2")
         old_one, new_one = claim(outbox)
         with old_one.extent.open() as stream:
