@@ -8,7 +8,7 @@ from gateway.errors import GatewayError, SpoolBroken, SpoolFull
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 # SQLite says IOERR, not FULL, when the log's index (shared memory) cannot grow on a full disk.
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
-_DAMAGED = "is damaged; restore it, but keep what lies beside it (*.dcm), for it was acknowledged"
+_DAMAGED = "is damaged; move it and its -wal and -shm away, and it is made again of the segments (*.seg) beside it"
 _WORDS = (
     *((name, "has no room on the disk") for name in _FULL),
     ("SQLITE_BUSY", "is locked by another program"),

@@ -93,7 +93,12 @@ def test_a_damaged_database_is_named_and_nothing_is_removed(tmp_path: Path, dama
     said = refused(gateway_for(tmp_path / "two", spool, archives=far, ae_titles=titles))
     assert "outbox.db" in said
     assert left_over(spool / "outbox")
-    database.write_bytes(whole)
+    if damage == "overwritten":
+        database.write_bytes(whole)
+    else:  # as the error says
+        assert "made again of the segments" in said
+        for path in database.parent.glob("outbox.db*"):
+            path.unlink()
     with gateway_for(tmp_path / "three", spool, archives=far, ae_titles=titles):
         assert waiting(spool) == 3
 
