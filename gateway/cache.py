@@ -14,8 +14,9 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -33,6 +34,8 @@ _STATE, _NEW = "state", "new-"
 _TOTAL = struct.Struct("=Q")
 _MARKS, _MARK = 8192, 4  # how many, bytes of each; who shares one with another is fetched again at worst
 _LENGTH = _TOTAL.size + _MARKS * _MARK
+_DIGEST = 8  # bytes for each of an instance's three UIDs
+_WHOLE = 3 * 2 * _DIGEST  # characters in the name of an instance; a series' or a study's is shorter
 _LEAST = 1 << 16  # bytes that a file counts at least, which bounds their number
 _TICK, _SWEEP = 1.0, 60.0  # seconds between two looks at the disk, and at what is too old
 _DISTANCE = 64 << 20  # bytes that stay free below the high-water mark, or a sixteenth of a small disk
@@ -142,15 +145,17 @@ class Cache:
             os.pwrite(state, _TOTAL.pack(total + size), 0)
             new.rename(self.folder / name)
 
-    def withdraw(self, name: str, *, whole: bool) -> None:
-        """Change the mark of an instance and remove it, or all whose names begin so; raises OSError."""
-        at, count = (_slot(name) * _MARK, 1) if whole else (0, _MARKS)
+    def withdraw(self, names: Collection[str]) -> None:
+        """Change the marks of instances and remove them; the beginning of a name stands for all; raises OSError."""
         with self._locked() as state:
-            try:
-                os.pwrite(state, os.urandom(count * _MARK), _TOTAL.size + at)
-            finally:
-                for path in (self.folder / name,) if whole else self.folder.glob(f"{name}*"):
-                    path.unlink(missing_ok=True)
+            is_empty = not _TOTAL.unpack(os.pread(state, _TOTAL.size, 0))[0]
+            for name in names:
+                at, count = (_slot(name), 1) if len(name) == _WHOLE else (0, _MARKS)
+                try:
+                    os.pwrite(state, os.urandom(count * _MARK), _TOTAL.size + at * _MARK)
+                finally:
+                    if not is_empty:
+                        self._remove(name)
 
     def _tend(self, over: threading.Event) -> None:
         every = min(_SWEEP, self._seconds / 8)
@@ -187,6 +192,10 @@ class Cache:
         with self._opened() as state:  # its closing ends the lock
             fcntl.flock(state, fcntl.LOCK_EX)
             yield state
+
+    def _remove(self, name: str) -> None:
+        for path in (self.folder / name,) if len(name) == _WHOLE else self.folder.glob(f"{name}*"):
+            path.unlink(missing_ok=True)
 
     def _sweep(self, most: int) -> int:
         """Remove what is too old, then the oldest beyond `most` bytes; give the bytes left. For who has the lock.
@@ -286,22 +295,28 @@ class RecentObjects:
         except OSError as error:
             log.warning("a retrieved instance is not kept", instance=uids[2], reason=error.strerror)
 
-    def forget(self, study: str, series: str = "", sop_instance: str = "") -> None:
-        """Take note that an instance, a whole series or a whole study may have been changed in the archive."""
+    def forget(self, changed: Iterable[Sequence[str]]) -> None:
+        """Take note that instances, whole series or whole studies may have been changed in the archive."""
+        names = {self._name(*filter(None, uids)): uids for uids in changed}
         try:
-            self._cache.withdraw(self._name(*filter(None, (study, series, sop_instance))), whole=bool(sop_instance))
+            self._cache.withdraw(names)
         except FileNotFoundError:
             pass  # nothing is kept
         except OSError as error:
-            log.error("a changed instance may be sent as it was", study=study, reason=error.strerror)
+            studies = " ".join({uids[0] for uids in names.values()})
+            log.error("changed instances may be sent as they were", studies=studies, reason=error.strerror)
 
     def _path(self, uids: Uids) -> Path:
         return self._cache.folder / self._name(*uids)
 
     def _name(self, *uids: str) -> str:
         """Name an instance's file by a digest for each of its UIDs; with fewer, give the beginning of the name."""
-        keys = ("\0".join((self._archive, *uids[:depth])).encode() for depth in range(1, len(uids) + 1))
-        return "".join(blake2b(key, digest_size=8).hexdigest() for key in keys)
+        return "".join(_digest(self._archive, *uids[:depth]) for depth in range(1, len(uids) + 1))
+
+
+@lru_cache(maxsize=1024)  # those of a study and a series are asked for with each of their instances
+def _digest(*names: str) -> str:
+    return blake2b("\0".join(names).encode(), digest_size=_DIGEST).hexdigest()
 
 
 def _slot(name: str) -> int:

@@ -19,7 +19,7 @@ def connect(
     recorder: Recorder | None = None,
     *,
     connections: int | None = None,
-    changed: Changed = lambda _study, _series, _instance: None,
+    changed: Changed = lambda _uids: None,
 ) -> Client:
     """Make a client of an archive; raises ConfigError when a file it needs cannot be read."""
     return Client(

@@ -37,8 +37,8 @@ _MOST_REPEATS = 50  # pages in a row without a new entry
 _UNIQUE = ("0020000D", "0020000E", "00080018")
 _AS_IT_IS = {"Accept-Encoding": "identity"}  # to compress pixels takes Orthanc 15 times as long as to send them
 
-Changed = Callable[[str, str, str], None]
-"""Is told after a STOW or DELETE what the archive may have changed, by its UIDs; "" stands for all below."""
+Changed = Callable[[Sequence[tuple[str, str, str]]], None]
+"""Is told after a STOW or DELETE what may have changed: study, series and instance of each, "" for all below."""
 
 
 class Client:
@@ -68,7 +68,7 @@ class Client:
         read_timeout: float = 30,
         proxy: str | None = None,
         observe: Observe = lambda _operation, _outcome, _seconds: None,
-        changed: Changed = lambda _study, _series, _instance: None,
+        changed: Changed = lambda _uids: None,
     ) -> None:
         self.name = name = name or urlsplit(url).netloc
         self._changed = changed
@@ -168,7 +168,7 @@ class Client:
             "Content-Type": body.content_type,
             "Content-Length": str(body.size),
         }
-        changing = self._changing(*((one.study, one.series, one.sop_instance) for one in uploads))
+        changing = self._changing([(one.study, one.series, one.sop_instance) for one in uploads])
         with changing, closing(self._transport.send("POST", path, headers, body)) as response:
             status = response.status_code
             if status not in _ANSWERS:
@@ -286,19 +286,18 @@ class Client:
 
     def delete(self, study: str, series: str = "", instance: str = "") -> None:
         """Delete a study, series or instance; raises NotFound when it is not there."""
-        path = self._path(study, series, instance)
-        with self._changing((study, series, instance)), closing(self._transport.send("DELETE", path, {})) as response:
+        path, changing = self._path(study, series, instance), self._changing([(study, series, instance)])
+        with changing, closing(self._transport.send("DELETE", path, {})) as response:
             check(self.name, response)
             self._transport.read(response)
 
     @contextmanager
-    def _changing(self, *changed: tuple[str, str, str]) -> Iterator[None]:
+    def _changing(self, changed: Sequence[tuple[str, str, str]]) -> Iterator[None]:
         """Tell of the changes at the end, however that comes: a request without an answer may have changed them."""
         try:
             yield
         finally:
-            for uids in changed:
-                self._changed(*uids)
+            self._changed(changed)
 
     def _listed(self, study: str, series: str) -> Iterator[str]:
         """Give the SOP Instance UIDs of a series."""

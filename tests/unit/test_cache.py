@@ -162,9 +162,10 @@ def test_what_was_taken_stays_whole_when_it_is_evicted_or_replaced(folder):
 @pytest.mark.parametrize(
     ("changed", "left"),
     [
-        (("1.2", "1.2.1", "1.2.1.1"), {"1.2.1.2", "1.2.2.1", "1.3.1.1"}),
-        (("1.2", "1.2.1"), {"1.2.2.1", "1.3.1.1"}),
-        (("1.2",), {"1.3.1.1"}),
+        ([("1.2", "1.2.1", "1.2.1.1")], {"1.2.1.2", "1.2.2.1", "1.3.1.1"}),
+        ([("1.2", "1.2.1", "1.2.1.1"), ("1.3", "1.3.1", "1.3.1.1")], {"1.2.1.2", "1.2.2.1"}),
+        ([("1.2", "1.2.1", "")], {"1.2.2.1", "1.3.1.1"}),
+        ([("1.2", "", "")], {"1.3.1.1"}),
     ],
 )
 def test_what_is_changed_in_the_archive_is_forgotten_and_nothing_else(folder, changed, left):
@@ -178,7 +179,7 @@ def test_what_is_changed_in_the_archive_is_forgotten_and_nothing_else(folder, ch
     for one in all_:
         keep(recent, one, b"mine")
         keep(other, one, b"other")
-    recent.forget(*changed)
+    recent.forget(changed)
     assert {one[2] for one in all_ if recent.has(one)} == left
     assert all(other.has(one) for one in all_)
 
@@ -187,7 +188,7 @@ def test_what_is_changed_in_the_archive_is_forgotten_and_nothing_else(folder, ch
 def test_what_was_changed_while_it_was_fetched_is_not_kept(folder, changed):
     recent = objects(folder)
     mark = recent.mark()
-    os.waitpid(in_a_child(lambda: objects(folder).forget(*changed)), 0)
+    os.waitpid(in_a_child(lambda: objects(folder).forget([changed])), 0)
     keep(recent, UIDS, b"perhaps the former bytes", mark)
     assert files(folder) == []
     keep(recent, UIDS, b"the new bytes")
@@ -210,7 +211,7 @@ def test_whatever_comes_between_former_bytes_do_not_outlive_the_change(folder):
     try:
         for number in range(1, 300):
             archive[0] = str(number).encode()
-            recent.forget(*UIDS)
+            recent.forget([UIDS])
             found = taken(recent, UIDS, folder)
             assert found is None or int(found) >= number
     finally:
@@ -236,7 +237,7 @@ def test_with_size_0_nothing_is_kept_told_or_taken_and_a_change_is_heeded_for_ot
     assert taken(off, UIDS, folder) is None
     keep(off, uids(2), b"not kept")
     assert (seen, len(files(folder))) == ([], 1)
-    off.forget(*UIDS)
+    off.forget([UIDS])
     assert taken(used, UIDS, folder) is None
 
 
@@ -260,14 +261,14 @@ def test_it_begins_and_ends_empty_whatever_a_killed_gateway_left(tmp_path):
 def test_a_folder_that_was_removed_does_no_harm(tmp_path):
     recent = objects(tmp_path / "never made")
     keep(recent, UIDS, b"1")
-    recent.forget(*UIDS)
+    recent.forget([UIDS])
     with emptied(tmp_path / "cache"):
         recent = objects(tmp_path / "cache")
         for path in (tmp_path / "cache").iterdir():
             path.unlink()
         (tmp_path / "cache").rmdir()
         keep(recent, UIDS, b"1")
-        recent.forget(*UIDS)
+        recent.forget([UIDS])
         assert taken(recent, UIDS, tmp_path / "cache") is None
 
 
@@ -316,6 +317,6 @@ def test_a_disk_without_room_for_it_keeps_nothing_from_starting(tmp_path):
         with emptied(disk / "cache"):
             recent = objects(disk / "cache")
             keep(recent, UIDS, b"1")
-            recent.forget(*UIDS)
+            recent.forget([UIDS])
             assert not recent.has(UIDS)
             assert not Cache(disk / "cache", MIB, 600).give_way()
