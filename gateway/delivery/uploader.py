@@ -37,7 +37,8 @@ class Uploader:
     def send(self, items: Sequence[Item]) -> list[Verdict]:
         """Store the items in one request and judge each, in order; never raises for what an archive does.
 
-        A request that is refused as a whole is repeated item by item, since one may have spoilt it for all.
+        A request that is refused as a whole, or lacks a file, is repeated item by item, since one has spoilt it for
+        all.
         """
         if len(items) > 1 and any(item.replaces for item in items):
             return self._one_by_one(items)
@@ -52,7 +53,7 @@ class Uploader:
             again = True
         except GatewayError as error:
             verdict = failed(error)
-            again = verdict.disposition is Disposition.SET_ASIDE
+            again = verdict.disposition is Disposition.SET_ASIDE or isinstance(error, SpoolBroken)
         return self._one_by_one(items) if again and len(items) > 1 else [verdict] * len(items)
 
     def _one_by_one(self, items: Sequence[Item]) -> list[Verdict]:

@@ -14,7 +14,7 @@ import httpx
 
 from gateway.errors import SpoolBroken
 from gateway.extent import Extent, Part
-from gateway.translate.conform import conform
+from gateway.translate.conform import concerns, conform
 from gateway.translate.profiles import Profile
 from gateway.translate.stow_outcomes import NOT_TOLD
 
@@ -99,6 +99,8 @@ def conformed_file(
     `scratch` names files that are written, which are the caller's to remove. Raises DataSetError and TranscodingError
     when the instance cannot be read, OSError when a file cannot be read or written.
     """
+    if not concerns(profile, transfer_syntax):
+        return upload, []
     path = upload.extent.path
     with ExitStack() as stack:
 

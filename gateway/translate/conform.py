@@ -16,6 +16,11 @@ CONVERTED = "converted to Explicit VR Little Endian"
 _PIECE = 1 << 16
 
 
+def concerns(profile: Profile, transfer_syntax: str) -> bool:
+    """Tell whether anything of an instance might have to change, without a look at it."""
+    return profile.require_patient_id or (profile.explicit_vr_only and transfer_syntax == ImplicitVRLittleEndian)
+
+
 def conform(
     source: BinaryIO,
     identity: tuple[str, str, str],

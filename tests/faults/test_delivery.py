@@ -346,6 +346,7 @@ def test_a_file_that_is_lost_is_set_aside_and_the_others_go(outbox: Outbox) -> N
         until(lambda: settled(outbox))
     assert outcome(outbox) == {"1": State.SET_ASIDE, "2": State.DONE}
     assert reason(outbox) == FILE_LOST
+    assert [entry.attempts for entry in outbox.entries()] == [1, 1]
 
 
 def test_a_fault_of_our_own_loses_nothing(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
