@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import ssl
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
-from gateway.dicomweb.auth import Auth, Request
+from gateway.dicomweb.auth import Auth, Basic, Request
 from gateway.dicomweb.carrier import carrier
 from gateway.dicomweb.faults import archive_errors, check, patiently
 from gateway.dicomweb.observation import Observe, observed
@@ -47,19 +48,21 @@ class Transport:
         self.name = name
         self.connections = connections
         self._url = url.rstrip("/")
-        self._auth = auth
+        self._auth = auth or _named_in(url)
         self._observe = observe
         self._correlation: Mapping[str, str] = MappingProxyType({})
-        self._http = httpx.Client(
-            headers=dict(headers),
-            transport=carrier(url, verify=verify, connections=connections, proxy=proxy),
-            trust_env=False,
-            timeout=httpx.Timeout(read_timeout, connect=connect_timeout, pool=read_timeout),
-        )
+        # Not its client but for the headers: its layers for what is done here, or not at all, cost 70 us a request
+        self._carrier = carrier(url, verify=verify, connections=connections, proxy=proxy)
+        self._headers = httpx.Client(headers=dict(headers), transport=self._carrier, trust_env=False).headers
+        timeout = httpx.Timeout(read_timeout, connect=connect_timeout, pool=read_timeout)
+        self._patience = {"timeout": timeout.as_dict()}
+        self._cookies = httpx.Cookies()  # by which some balancers lead the next request to the same server
+        self._closed = threading.Event()
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._closed.set()
+        self._carrier.close()
 
     def correlated(self, request_id: str) -> "Transport":
         """Give this transport, on the same connections, with an X-Request-ID on every request."""
@@ -140,13 +143,10 @@ class Transport:
     def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: httpx.SyncByteStream | None
     ) -> httpx.Response:
-        if self._http.is_closed:
+        if self._closed.is_set():
             raise ArchiveUnreachable(self.name, "the gateway is stopping")
         with observed(self._observe, method, url) as note, archive_errors(self.name):
-            request = self._http.build_request(method, url, headers=headers)
-            if body is not None:
-                request.stream = body  # which can be read again when the request is repeated
-            response = self._http.send(request, stream=True)
+            response = self._answer(self._request(method, url, headers, body))
             note(response.status_code)
             length = response.headers.get("Content-Length", "")
             if response.status_code == 204 or (
@@ -155,9 +155,32 @@ class Transport:
                 response.read()  # a connection is kept only when its answer has been read to the end
         return response
 
+    def _request(
+        self, method: str, url: str, headers: Mapping[str, str], body: httpx.SyncByteStream | None
+    ) -> httpx.Request:
+        merged = self._headers.copy()
+        merged.update(headers)
+        request = httpx.Request(method, url, headers=merged, extensions=self._patience)
+        if self._cookies:
+            self._cookies.set_cookie_header(request)
+        if body is not None:
+            request.stream = body  # which can be read again when the request is repeated
+        return request
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        response = self._carrier.handle_request(request)
+        response.request = request
+        if "Set-Cookie" in response.headers:
+            self._cookies.extract_cookies(response)
+        return response
+
     def _redirected(self, url: str, location: str) -> str:
-        target = urljoin(url, location)
-        if urlsplit(target)[:2] != urlsplit(url)[:2]:
+        try:
+            target = urljoin(url, location)
+            leads_away = urlsplit(target)[:2] != urlsplit(url)[:2]
+        except ValueError as error:
+            raise AnswerUnreadable(self.name, "a redirect leads to what is no URL") from error
+        if leads_away:
             raise AnswerUnreadable(self.name, "a redirect leads to another server; set its URL in archives")
         return target
 
@@ -185,6 +208,12 @@ def tls(
         fault = Fault(f"archives.{name}.{option}", f"{path} cannot be used: {reason}")
         raise ConfigError(f"archive {name}", (fault,)) from error
     return context
+
+
+def _named_in(url: str) -> Auth | None:
+    """Give the sign-in that a URL brings along, as in http://user:password@host."""
+    named = httpx.URL(url)
+    return Basic(named.username, named.password) if named.userinfo else None
 
 
 def _target(path: str, parameters: Sequence[tuple[str, str]]) -> str:

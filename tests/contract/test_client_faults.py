@@ -222,14 +222,17 @@ def test_redirects_are_followed_on_the_same_server_only(tmp_path: Path) -> None:
             Answer(307, {"Location": "/v3/studies"}),
             Answer(200, JSON, stow((UID,))),
             Answer(308, {"Location": "http://127.0.0.2:9/steal"}),
+            Answer(308, {"Location": "http://[2/"}),
         ) as server,
         client(server.url) as archive,
     ):
         assert archive.store([upload(tmp_path)])[0].stored
         assert server.requests[1].path == "/v3/studies"
         assert server.requests[0].body == server.requests[1].body
-        with pytest.raises(errors.AnswerUnreadable):
-            archive.metadata(UID)
+        for _ in range(2):
+            with pytest.raises(errors.AnswerUnreadable):
+                archive.metadata(UID)
+        assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize("uid", ["1/../2", "1.2?x=1", "1.2\r\nX: 1", "1" * 65, "1%2e"])

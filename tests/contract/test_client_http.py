@@ -99,6 +99,16 @@ def test_every_kind_of_answer_leaves_the_connection_for_the_next_request(tmp_pat
         assert len({request.connection for request in server.requests}) == 1
 
 
+def test_cookies_come_back_and_a_url_may_name_a_user() -> None:
+    with scripted(Answer(204, {"Set-Cookie": "server=2; Path=/"}), Answer(204)) as server:
+        with client(server.url.replace("//", "//user:p%40ss@")) as archive:
+            assert [list(archive.search("studies", [])) for _ in range(2)] == [[], []]
+        first, second = (request.headers for request in server.requests)
+    assert (first.get("cookie"), second["cookie"]) == (None, "server=2")
+    assert first["authorization"] == Basic("user", "p@ss").header()
+    assert "@" not in first["host"]
+
+
 @pytest.mark.parametrize(("kept", "succeeds"), [(True, True), (False, False)])
 def test_a_get_is_sent_again_only_when_a_kept_connection_was_closed_meanwhile(kept: bool, succeeds: bool) -> None:
     first = [Answer(200, JSON, STUDIES)] * kept
