@@ -28,11 +28,15 @@ _REST = 1.0  # seconds after the outbox failed
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Say how one archive is delivered to; times in seconds, lengths in bytes."""
+    """Say how one archive is delivered to; times in seconds, lengths in bytes.
+
+    After a claim that found less than all workers can send, `gather` goes by before the next.
+    """
 
     workers: int = 4
     batch_bytes: int = 32 << 20
     lease: float = 120.0
+    gather: float = 0.05
     duplicates: Duplicates = "reject"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
@@ -66,6 +70,8 @@ class Delivery:
         self._over = threading.Event()
         self._waiting = threading.Lock()
         self._ready: deque[list[Entry]] = deque()
+        self._rest: list[Entry] = []
+        self._next_claim = 0.0
         self._leased: set[int] = set()
         self._leased_lock = threading.Lock()
         names = [f"deliver-{client.name}-{number}" for number in range(settings.workers)]
@@ -134,7 +140,7 @@ class Delivery:
         """
         with self._waiting:
             while not self._stopping.is_set():
-                if not self._ready and not self._outbox.wait(self._client.name, _TICK):
+                if not self._ready and not self._is_due():
                     continue
                 if pause := self.breaker.permit():
                     self._give_back()
@@ -146,7 +152,7 @@ class Delivery:
                     if probing:
                         self._give_back()
                     if not self._ready:
-                        self._ready.extend(self._claim(1 if probing else self._settings.workers, alone=probing))
+                        self._claim(1 if probing else self._settings.workers, alone=probing)
                 except GatewayError:
                     self.breaker.unused()
                     raise
@@ -155,23 +161,39 @@ class Delivery:
                 self.breaker.unused()
         return []
 
-    def _claim(self, requests: int, *, alone: bool) -> list[list[Entry]]:
-        """Lease what so many requests take, and have the leases prolonged: an upload may take longer than one."""
-        count = 1 if alone else self._client.profile.store_batch
-        entries = self._outbox.claim(
+    def _is_due(self) -> bool:
+        """Wait until there is something to send; after a claim that found little, for more to come first."""
+        if self._stopping.wait(self._next_claim - time.monotonic()):
+            return False
+        return bool(self._rest) or self._outbox.wait(self._client.name, _TICK)
+
+    def _claim(self, requests: int, *, alone: bool) -> None:
+        """Lease what so many requests take, and have the leases prolonged: an upload may take longer than one.
+
+        What does not fill the last of several requests waits for the next claim, for each has its price.
+        """
+        most = 1 if alone else self._client.profile.store_batch
+        wanted = most * requests - len(self._rest)
+        claimed = self._outbox.claim(
             self._client.name,
-            count=count * requests,
+            count=wanted,
             max_bytes=self._settings.batch_bytes * requests,
             lease=self._settings.lease,
         )
         with self._leased_lock:
-            self._leased |= {entry.id for entry in entries}
-        return _batches(entries, count, self._settings.batch_bytes)
+            self._leased |= {entry.id for entry in claimed}
+        self._ready.extend(_batches([*self._rest, *claimed], most, self._settings.batch_bytes))
+        self._rest = []
+        if len(claimed) < wanted and not alone:
+            self._next_claim = time.monotonic() + self._settings.gather
+            if len(self._ready) > 1 and len(self._ready[-1]) < most:
+                self._rest = self._ready.pop()
 
     def _give_back(self) -> None:
         """Give back what was claimed and nobody has begun."""
-        entries = [entry for batch in self._ready for entry in batch]
+        entries = [entry for batch in (*self._ready, self._rest) for entry in batch]
         self._ready.clear()
+        self._rest = []
         if entries:
             self._let_go(entries)
             self._outbox.give_back([entry.id for entry in entries])

@@ -136,6 +136,27 @@ def test_as_many_go_in_one_request_as_the_profile_allows_byte_for_byte(outbox: O
     assert set(outcome(outbox).values()) == {State.DONE}
 
 
+def test_what_does_not_fill_a_request_waits_for_what_comes_next(outbox: Outbox) -> None:
+    names = [str(number) for number in range(20)]
+    put(outbox, *names[:12])
+    answers = [stow(*names[:10]), stow(*names[10:])]
+    with scripted(*answers) as archive, delivering(outbox, archive.url, workers=2, gather=4):
+        until(lambda: len(archive.requests) == 1)
+        put(outbox, *names[12:])
+        until(lambda: settled(outbox))
+    assert [len(request) for request in sent(archive)] == [10, 10]
+    assert set(outcome(outbox).values()) == {State.DONE}
+
+
+def test_what_waits_to_fill_a_request_is_given_back_at_the_end(outbox: Outbox) -> None:
+    names = [str(number) for number in range(12)]
+    put(outbox, *names)
+    with scripted(stow(*names)) as archive, delivering(outbox, archive.url, workers=2, gather=60):
+        until(lambda: Counter(outcome(outbox).values())[State.DONE] == 10)
+    states = Counter((entry.state, entry.attempts) for entry in outbox.entries())
+    assert states == {(State.DONE, 1): 10, (State.TODO, 0): 2}
+
+
 def test_an_archive_that_is_down_is_waited_for_and_left_alone(outbox: Outbox) -> None:
     put(outbox, *(str(number) for number in range(30)))
     with delivering(outbox, UNREACHABLE, workers=3) as delivery:
