@@ -15,7 +15,7 @@ from gateway.dimse.session import Report, Session, operation
 from gateway.errors import DataSetError, GatewayError, IdentityMismatch, StoreNotAllowed
 from gateway.outbox import Arrival, Duplicates, Incoming, Receipt
 from gateway.status import DUPLICATE_SOP_INSTANCE, SUCCESS, Service, Status, status_of
-from gateway.translate.part10 import Identity, file_header, read_identity
+from gateway.translate.part10 import Identity, file_header, read_identity, walk
 
 _COERCED = 0xB000
 _REJECTED = Status(DUPLICATE_SOP_INSTANCE, "another instance has these UIDs")
@@ -40,7 +40,8 @@ CONFLICTS: Mapping[Duplicates, Status] = {
 class Receiver:
     """Write an instance into the spool as its fragments come; why it cannot is remembered and told at the end."""
 
-    def __init__(self, session: Session, header: bytes) -> None:
+    def __init__(self, session: Session, header: bytes, transfer_syntax: str) -> None:
+        self._walk = walk(transfer_syntax)
         self.error: GatewayError | None = None
         self.file: Incoming | None = None
         try:
@@ -58,6 +59,10 @@ class Receiver:
             self.file.write(*pieces)
         except GatewayError as error:  # the file is gone already
             self.error = error
+            return
+        if self._walk is not None:
+            for piece in pieces:
+                self._walk.take(piece)
 
     def complete(self) -> Incoming:
         """Give the file; raises the error met while writing, or DataSetError when nothing came."""
@@ -66,6 +71,10 @@ class Receiver:
         if self.file is None or self.file.size <= self.file.offset:
             raise DataSetError("the data set is empty")
         return self.file
+
+    def identity(self, file: Incoming) -> Identity | None:
+        """Give the UIDs that were seen in passing; None where the file has to be read for them."""
+        return self._walk.identity(file.size - file.offset) if self._walk is not None else None
 
     def discard(self) -> None:
         """Remove the file unless the outbox has taken it; a second call does nothing."""
@@ -76,13 +85,14 @@ class Receiver:
 def receiver(session: Session, message: Message) -> Receiver:
     """Make the sink for the data set of a C-STORE request."""
     command = message.command
+    syntax = message.context.transfer_syntax
     header = file_header(
         text(command, "AffectedSOPClassUID"),
         text(command, "AffectedSOPInstanceUID"),
-        message.context.transfer_syntax,
+        syntax,
         source_ae=session.calling,
     )
-    return Receiver(session, header)
+    return Receiver(session, header, syntax)
 
 
 def abandon(sink: Sink | None) -> None:
@@ -110,7 +120,8 @@ def _store(session: Session, message: Message, sink: Sink | None, report: Report
     if not isinstance(sink, Receiver):
         raise DataSetError("the request has no data set")
     file = sink.complete()
-    identity = _identity(file, message)
+    identity = sink.identity(file) or _read(file, message)
+    _insist(identity, message)
     report.note(bytes=file.size - file.offset)
     with session.account.storing(identity, file.open) as told:
         status = _take(session, message, file, identity, report)
@@ -172,10 +183,13 @@ def _archive(session: Session, message: Message, file: Incoming, identity: Ident
     return Status(verdict.status, verdict.comment if verdict.status != SUCCESS else "")
 
 
-def _identity(file: Incoming, message: Message) -> Identity:
-    """Insist that command set, presentation context and data set name the same instance (PS3.4 B.2.3)."""
+def _read(file: Incoming, message: Message) -> Identity:
     with file.data_set() as stream:
-        identity = read_identity(stream, message.context.transfer_syntax)
+        return read_identity(stream, message.context.transfer_syntax)
+
+
+def _insist(identity: Identity, message: Message) -> None:
+    """Insist that command set, presentation context and data set name the same instance (PS3.4 B.2.3)."""
     if not identity.is_complete:
         raise DataSetError("Study, Series, SOP Instance or SOP Class UID of the data set is missing or no UID")
     if identity.sop_instance != text(message.command, "AffectedSOPInstanceUID"):
@@ -187,4 +201,3 @@ def _identity(file: Incoming, message: Message) -> Identity:
     }
     if len(classes) != 1:
         raise IdentityMismatch("SOP Class UID of data set, command and presentation context differ")
-    return identity

@@ -4,6 +4,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 from pydicom import config
@@ -38,7 +39,7 @@ _LAST = 0x0020000E
 _DELIMITERS = (ITEM_END, SEQUENCE_END)
 _SHORT = frozenset(vr.encode() for vr in SHORT_LENGTH)
 _SHORT_HEAD, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<I")
-_LONGEST_HEAD = 12
+_LONGEST_ELEMENT = 12 + _LONGEST_UID  # of those that are read: header and UID
 _WINDOW = 4096  # bytes read at a time while going from header to header
 _IMPLICIT_OF_GE = "1.2.840.113619.5.2"  # implicit VR with pixels in big endian
 
@@ -114,16 +115,20 @@ def read_identity(stream: BinaryIO, transfer_syntax: str) -> Identity:
     Values are skipped, nothing is held. Raises DataSetError when it cannot be read up to the Series Instance
     UID or ends in the middle of an element; what is odd behind the UIDs is the archive's to judge.
     """
-    syntax = UID(transfer_syntax, config.IGNORE)  # it is the peer's: whatever stands there, no warning
-    deflated = syntax.is_transfer_syntax and syntax.is_deflated
-    encoding = encoding_of(syntax)
-    begin = None if deflated else stream.tell()
-    if begin is not None and encoding.order == "<":
-        found = _walk(stream, explicit=encoding.explicit)
-        if found is not None:
+    if (going := walk(transfer_syntax)) is not None:
+        begin = stream.tell()
+        if (found := _walked(stream, going)) is not None:
             return found
         stream.seek(begin)
+    encoding, deflated = _encoded(transfer_syntax)
     return _read_identity(stream, encoding, deflated=deflated)
+
+
+@lru_cache(maxsize=64)
+def _encoded(transfer_syntax: str) -> tuple[Encoding, bool]:
+    """Say how a data set is encoded, and whether it is deflated."""
+    syntax = UID(transfer_syntax, config.IGNORE)  # it is the peer's: whatever stands there, no warning
+    return encoding_of(syntax), bool(syntax.is_transfer_syntax and syntax.is_deflated)
 
 
 def _read_identity(stream: BinaryIO, encoding: Encoding, *, deflated: bool) -> Identity:
@@ -148,53 +153,83 @@ def _read_identity(stream: BinaryIO, encoding: Encoding, *, deflated: bool) -> I
     return Identity(**found)
 
 
-def _walk(stream: BinaryIO, *, explicit: bool) -> Identity | None:
-    """Go from header to header in little endian, five times as fast as tokens come; None where only they can tell.
+class Walk:
+    """Go from header to header of a data set in little endian, several times as fast as tokens come.
 
-    That is when anything is out of the ordinary or cut. The levels need not be told apart: each item and sequence
-    of undefined length goes one deeper, its delimiter one back, and all else has a length to skip.
+    It ends early where anything is out of the ordinary: only tokens can tell then. The levels need not be told apart:
+    each item and sequence of undefined length goes one deeper, its delimiter one back, and all else has a length to
+    skip. `at` is where the next header begins, in bytes from the data set's begin.
     """
-    base = at = stream.tell()
-    window, level = stream.read(_WINDOW), 0
-    end = stream.seek(0, os.SEEK_END)
-    found: dict[str, str] = {}
-    while at < end:
-        if at + _LONGEST_HEAD + _LONGEST_UID > base + len(window) < end:
-            stream.seek(at)
-            base, window = at, stream.read(_WINDOW)
-        head = _head(window, at - base, explicit=explicit)
-        if head is None:
-            return None
-        tag, vr, length, size = head
-        at += size
-        if tag in _DELIMITERS:
-            level -= 1
-        elif length == UNDEFINED:
-            level += 1
-        else:
-            if level == 0 and tag in _IDENTITY and length <= _LONGEST_UID:
-                found[_IDENTITY[tag]] = _uid(window[at - base : at - base + length])
-            at += length
-        # without VRs inside, outside of a sequence, or deeper than tokens go
-        if (vr == b"UN" and length == UNDEFINED) or (level <= 0 and tag >> 16 == 0xFFFE and tag != SEQUENCE_END):
-            return None
-        if not 0 <= level <= 2 * NESTING:
-            return None
-    return Identity(**found) if at == end and level == 0 else None
+
+    def __init__(self, *, explicit: bool) -> None:
+        self.at = 0
+        self._explicit = explicit
+        self._level = 0
+        self._found: dict[str, str] = {}
+        self._taken = 0
+        self._rest = b""  # of what was taken: the begin of an element whose header, or UID, is not whole yet
+        self._astray = False
+
+    def take(self, piece: bytes | memoryview) -> None:
+        """Take the next bytes of the data set, which may be reused after the return; most of them are not read."""
+        if self._astray:
+            return
+        begin, self._taken = self._taken, self._taken + len(piece)
+        if self._rest:
+            self.over(self._rest + bytes(piece[:_LONGEST_ELEMENT]), begin - len(self._rest))
+        if self.at >= begin:
+            self.over(piece, begin)
+        left = self._taken - self.at
+        self._astray = left > _LONGEST_ELEMENT
+        self._rest = (self._rest + bytes(piece[-_LONGEST_ELEMENT:]))[-left:] if left > 0 else b""
+
+    def over(self, window: bytes | memoryview, base: int) -> None:
+        """Go on within a window that begins at `base`, not behind `at`, as long as headers and UIDs are whole."""
+        here, level, end = self.at - base, self._level, len(window)
+        while here + 8 <= end:
+            group, element, vr, length = _SHORT_HEAD.unpack_from(window, here)
+            tag, value, deeper = group << 16 | element, here + 8, level
+            if not self._explicit or group == 0xFFFE:
+                vr, (length,) = b"", _LENGTH.unpack_from(window, here + 4)
+            elif vr not in _SHORT:
+                value = here + 12
+                if value > end or not (vr.isalpha() and vr.isupper()):
+                    break
+                (length,) = _LENGTH.unpack_from(window, here + 8)
+            if tag in _DELIMITERS:
+                deeper, length = level - 1, 0
+            elif length == UNDEFINED:
+                deeper, length = level + 1 if vr != b"UN" else -1, 0  # UN has no VRs inside
+            elif level == 0 and tag in _IDENTITY and length <= _LONGEST_UID:
+                if value + length > end:
+                    break
+                self._found[_IDENTITY[tag]] = _uid(bytes(window[value : value + length]))
+            # outside of a sequence, or deeper than tokens go
+            if not 0 <= deeper <= 2 * NESTING or (deeper <= 0 and group == 0xFFFE and tag != SEQUENCE_END):
+                break
+            here, level = value + length, deeper
+        self.at, self._level = base + here, level
+
+    def identity(self, size: int) -> Identity | None:
+        """Return the UIDs of a data set of `size` bytes; None where only tokens can tell, or when it is cut."""
+        return Identity(**self._found) if self.at == size and self._level == 0 else None
 
 
-def _head(window: bytes, at: int, *, explicit: bool) -> tuple[int, bytes, int, int] | None:
-    """Read an element's header: tag, VR, length of the value and of the header; None when it is none."""
-    if at + 8 > len(window):
-        return None
-    group, element, vr, short = _SHORT_HEAD.unpack_from(window, at)
-    if explicit and group != 0xFFFE:
-        if vr in _SHORT:
-            return group << 16 | element, vr, short, 8
-        if not (vr.isalpha() and vr.isupper()) or at + 12 > len(window):
-            return None
-        return group << 16 | element, vr, _LENGTH.unpack_from(window, at + 8)[0], 12
-    return group << 16 | element, b"", _LENGTH.unpack_from(window, at + 4)[0], 8
+def walk(transfer_syntax: str) -> Walk | None:
+    """Begin a walk over a data set; None in a transfer syntax in which there is none."""
+    encoding, deflated = _encoded(transfer_syntax)
+    return Walk(explicit=encoding.explicit) if encoding.order == "<" and not deflated else None
+
+
+def _walked(stream: BinaryIO, going: Walk) -> Identity | None:
+    """Walk over the rest of a file, of which a window is read where there are headers."""
+    begin, before = stream.tell(), -1
+    size = stream.seek(0, os.SEEK_END) - begin
+    while before < going.at < size:
+        before = going.at
+        stream.seek(begin + before)
+        going.over(stream.read(_WINDOW), before)
+    return going.identity(size)
 
 
 def _end(stream: BinaryIO) -> int:

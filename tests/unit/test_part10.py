@@ -18,6 +18,7 @@ from gateway.translate.part10 import (
     file_header,
     read_file_meta,
     read_identity,
+    walk,
 )
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -155,6 +156,74 @@ def test_the_identity_is_found_wherever_the_window_of_the_reading_ends(syntax: s
         head = struct.pack("<HH2sHI", 8, 1, b"OB", 0, length)
         filler = (head if syntax == EXPLICIT else head[:4] + head[8:]) + bytes(length)
         assert read_identity(io.BytesIO(filler + data), syntax) == HERE, length
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, JPEG, GE])
+@pytest.mark.parametrize("undefined", [False, True])
+def test_the_identity_is_seen_in_passing_however_the_pieces_are_cut(syntax: str, undefined: bool) -> None:
+    dataset = data_set(depth=3)
+    del dataset[0x7FE00010], dataset[0x00091002]
+    dataset.SeriesInstanceUID = "1." * 31 + "22"  # of 64 bytes
+    for element in dataset.iterall():
+        if element.VR == "SQ":
+            element.is_undefined_length = undefined
+            element.value[0].is_undefined_length_sequence_item = undefined
+    data = encoded(dataset, syntax)
+    expected = read_identity(io.BytesIO(data), syntax)
+    assert expected.series == dataset.SeriesInstanceUID
+    for pieces in [*([size] for size in range(1, len(data) + 1)), [1, 100], [200, 7, 2], [90, 1, 1]]:
+        assert passed(data, syntax, pieces) == expected, pieces
+        assert passed(data[:-1], syntax, pieces) is None, pieces
+
+
+def test_what_is_seen_in_passing_is_what_the_file_says_or_nothing() -> None:
+    compared = 0
+    for path in sorted(FILES.rglob("*.dcm")):
+        data = path.read_bytes()
+        if data[128:132] != b"DICM" or path.name in UNLIKE:
+            continue
+        meta = read_file_meta(io.BytesIO(data))
+        data = data[meta.offset :]
+        if walk(meta.transfer_syntax) is None:
+            continue
+        for sizes in ([1000], [16_378], [1 << 20]):
+            found = passed(data, meta.transfer_syntax, sizes)
+            assert found in (None, read_identity(io.BytesIO(data), meta.transfer_syntax)), path.name
+            compared += found is not None
+    assert compared > 150
+
+
+def test_what_only_a_reader_can_tell_is_not_seen_in_passing() -> None:
+    whole = encoded(data_set(), EXPLICIT)
+    odd = explicit(0x00081110, b"SQ", b"")[:6] + b"\0\0" + b"\xff" * 4 + b"\xfe\xff\x00\xe0" + b"\xff" * 4
+    unknown = b"\x09\0\x01\x10UN\0\0\xff\xff\xff\xff" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    closed = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    assert passed(odd * 64 + closed * 64 + whole, EXPLICIT, [50]) == HERE
+    item = b"\xfe\xff\x00\xe0\0\0\0\0"
+    for data in (
+        whole + b"\0" * 20,
+        whole + b"\0",
+        unknown + whole,
+        item + whole,
+        odd * 65 + closed * 65,
+        bytes(500),
+    ):
+        assert passed(data, EXPLICIT, [50]) is None
+        assert passed(data, EXPLICIT, [len(data)]) is None
+    assert walk(DEFLATED) is None
+    assert walk(BIG_ENDIAN) is None
+
+
+def passed(data: bytes, syntax: str, sizes: list[int]) -> Identity | None:
+    """Walk over pieces of these sizes in turn, each of them gone after it was taken."""
+    going, at, number = walk(syntax), 0, 0
+    assert going is not None
+    while at < len(data):
+        piece = bytearray(data[at : at + sizes[number % len(sizes)]])
+        going.take(memoryview(piece))
+        at, number = at + len(piece), number + 1
+        piece[:] = b"\xaa" * len(piece)
+    return going.identity(len(data))
 
 
 def test_a_uid_that_is_absent_is_empty() -> None:
