@@ -207,6 +207,11 @@ class Association:
         return self._cancelled
 
     @property
+    def operation(self) -> int | None:
+        """Give the Message ID of the request that is under way."""
+        return self._operation
+
+    @property
     def stopped(self) -> bool:
         """Say whether `stop` was called."""
         return self._stopping

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Self
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars, reset_contextvars
 
 from gateway.commitment import Register
 from gateway.config import Config
@@ -229,7 +229,7 @@ class Scp:
             reports=Reports(association, self._register, timeout=self._config.listen.network_timeout),
             shares=self._shares,
             records=self._records,
-            correlation=secrets.token_hex(4),
+            name=secrets.token_hex(4),
             account=self._auditor.association(request.calling, request.called, address),
         )
         collect = association.sink_for
@@ -304,9 +304,11 @@ def _dispatch(session: Session, message: Message) -> None:
     field = number(message.command, "CommandField")
     handler = _HANDLERS.get(field)
     if handler is not None:
-        one = session.of(message)
-        with bound_contextvars(request=one.correlation):
-            _guarded(handler, one, message)
+        before = bind_contextvars(request=session.correlation)
+        try:
+            _guarded(handler, session, message)
+        finally:
+            reset_contextvars(**before)
     elif field & 0x8000:
         raise PduError("a response arrived that nobody waits for", UNEXPECTED_PDU)
     else:

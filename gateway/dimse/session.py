@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 from typing import Literal
 
@@ -58,12 +58,13 @@ class Session:
     shares: Shares
     account: Account
     records: Records
-    correlation: str
-    """Names the association, and within an operation that one, in the log and towards the archive."""
+    name: str
 
-    def of(self, message: Message) -> "Session":
-        """Give this session for the operation that a message asks for."""
-        return replace(self, correlation=f"{self.correlation}.{message.identifier}")
+    @property
+    def correlation(self) -> str:
+        """Name the association, and within an operation that one, in the log and towards the archive."""
+        number = self.association.operation
+        return self.name if number is None else f"{self.name}.{number}"
 
     @property
     def archive(self) -> Client:
