@@ -1,14 +1,18 @@
 """Set up structured logging: one line per operation at its end, never patient data."""
 
 import logging
+import re
 import sys
 from contextlib import suppress
 from typing import TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.dev import ConsoleRenderer
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_PARTS = frozenset(("stack", "exception", "exc_info", "logger", "logger_name"))
+_QUOTED = re.compile("[ \t=\r\n\"']")
 
 
 class _Unfailing:
@@ -28,13 +32,31 @@ class _Unfailing:
             self._file.flush()
 
 
+class Plain:
+    """Render a line without colors as structlog does, in a quarter of the time: it is a part of each C-STORE."""
+
+    def __init__(self) -> None:
+        self._any = ConsoleRenderer(colors=False, pad_event_to=0)
+
+    def __call__(self, logger: WrappedLogger, name: str, event: EventDict) -> str:
+        """Return the line, without its end."""
+        if not _PARTS.isdisjoint(event):
+            return self._any(logger, name, event)
+        head = f"{event.pop('timestamp')} [{event.pop('level'):9}] {event.pop('event')}"
+        return " ".join((head, *[f"{key}={_shown(event[key])}" for key in sorted(event)])).rstrip(" ")
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) and not _QUOTED.search(value) else repr(value)
+
+
 def set_up(level: str, form: str) -> None:
     """Send log lines to standard error, as text for people (`console`) or one JSON object a line (`json`)."""
-    last = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
-    )
+    last: Processor
+    if form == "json":
+        last = structlog.processors.JSONRenderer()
+    else:
+        last = ConsoleRenderer(colors=True, pad_event_to=0) if sys.stderr.isatty() else Plain()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
