@@ -179,7 +179,7 @@ def test_without_patients_the_trail_names_none(tmp_path: Path) -> None:
 
 def test_the_trail_is_for_its_owner_alone(tmp_path: Path) -> None:
     with running(tmp_path):
-        pass
+        await_true(lambda: list((tmp_path / "audit").glob("*.log")), what="the trail")
     (path,) = (tmp_path / "audit").glob("*.log")
     assert [item.stat().st_mode & 0o777 for item in (path.parent, path)] == [0o700, 0o600]
 

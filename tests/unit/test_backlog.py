@@ -9,7 +9,7 @@ import pytest
 from embedded_archive import instance
 from held import data_set
 from queries import identifier_of
-from spooled import EXPLICIT
+from spooled import EXPLICIT, lose
 
 from gateway.dimse.backlog import Backlog, Headers
 from gateway.errors import ScanLimitReached
@@ -75,7 +75,7 @@ def test_a_file_that_was_delivered_meanwhile_does_not_stand_for_its_study(outbox
     put(outbox, "1.2.1.1.1")
     put(outbox, "1.2.1.1.2")
     first, _ = outbox.waiting("main", "1.2.1")
-    first.path.unlink()
+    lose(first)
     assert found(outbox, search()) == ["1.2.1"]
     assert found(outbox, search("IMAGE", SOPInstanceUID="")) == ["1.2.1.1.2"]
 
