@@ -17,7 +17,7 @@ from gateway.outbox.entry import Entry, Place, State, Statistics, StudyState
 from gateway.outbox.faults import spool_error
 from gateway.outbox.journal import Journal
 from gateway.outbox.queue import Selection
-from gateway.outbox.record import records
+from gateway.outbox.record import has_more
 from gateway.outbox.reserve import Reserve
 from gateway.outbox.segments import alone, segment_name
 
@@ -203,7 +203,7 @@ class Ledger:
         path = self._folder / segment_name(number)
         with suppress(FileNotFoundError), alone(path) as descriptor:
             waiting, known = self._segment(number)
-            if descriptor is None or waiting or any(records(path, number, known)):
+            if descriptor is None or waiting or has_more(path, number, known):
                 return False
             path.unlink()
         return True

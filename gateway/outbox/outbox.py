@@ -72,8 +72,7 @@ class Outbox(Ledger):
     def close(self) -> None:
         """Let go of the folder; what is leased to us is taken back by the next that opens it."""
         self._segments.close()
-        with suppress(GatewayError):  # the next that opens it does the same
-            self._remove_empty(self._segments.closed())
+        self._tidy()
         super().close()
         self._presence.leave()
 
@@ -141,7 +140,7 @@ class Outbox(Ledger):
         else:
             incoming.discard()
         self._remove([unwanted] if unwanted else [])
-        self._remove_empty(self._segments.closed())
+        self._tidy()
         self.wake()
         return receipt
 
@@ -255,3 +254,9 @@ class Outbox(Ledger):
             self._receiving.discard(incoming)
         if segment is not None:
             self._segments.give(segment)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what was closed and is empty; what fails here, the next that opens the outbox does."""
+        with suppress(GatewayError):
+            self._remove_empty(self._segments.closed())

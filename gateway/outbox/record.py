@@ -11,13 +11,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import structlog
-
 from gateway.errors import SpoolBroken
 from gateway.extent import Extent
 from gateway.outbox.entry import Arrival, Duplicates
-
-log = structlog.get_logger("gateway.outbox")
 
 BLOCK = 4096
 """Bytes; a record's first block is its head, its file begins with the next."""
@@ -84,11 +80,15 @@ def head(record: Record, duplicates: Duplicates) -> bytes:
     return written.ljust(BLOCK, b"\0")
 
 
+class HeadDamagedError(Exception):
+    """Report a head that cannot be read, and where it is."""
+
+
 def records(path: Path, segment: int, known: int) -> Iterator[tuple[Record, Duplicates]]:
     """Yield the records of a segment that have a head, behind that whose file ended at `known` (0 for all).
 
     It ends at one that is not finished; what was given back in between is skipped. Nothing is open between two.
-    Raises OSError.
+    Raises OSError, HeadDamagedError.
     """
     at = end(known, 0) if known else 0
     while True:
@@ -97,12 +97,18 @@ def records(path: Path, segment: int, known: int) -> Iterator[tuple[Record, Dupl
             return
         try:
             record, duplicates = _read(block, segment, at)
-        except (KeyError, TypeError, ValueError):
-            # A power cut in the middle of writing it leaves this: then it is the last, and was never acknowledged.
-            log.warning("an instance's record cannot be read", segment=path.name, byte=at)
-            return
+        except (KeyError, TypeError, ValueError) as error:
+            raise HeadDamagedError(f"byte {at}") from error
         yield record, duplicates
         at = end(at, record.size)
+
+
+def has_more(path: Path, segment: int, known: int) -> bool:
+    """Tell whether a segment has records behind that whose file ended at `known`, readable or not; raises OSError."""
+    try:
+        return any(records(path, segment, known))
+    except HeadDamagedError:
+        return True
 
 
 def _read(block: bytes, segment: int, at: int) -> tuple[Record, Duplicates]:

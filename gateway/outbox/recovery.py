@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -66,9 +66,11 @@ def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int]
     for name in _names(folder / "incoming"):
         if _owner(name) not in living:
             (folder / "incoming" / name).unlink(missing_ok=True)
-    dead = sorted(name for name in _names(folder) if _SEGMENT.match(name) and _owner(name) not in living)
-    reclaim.give_back(folder, replay(folder, connection, [int(name[:16], 16) for name in dead], limits))
-    _sweep_segments(folder, connection, dead)
+    names = sorted(name for name in _names(folder) if _SEGMENT.match(name) and _owner(name) not in living)
+    dead = [int(name[:16], 16) for name in names]
+    replayed = replay(folder, connection, dead, limits)
+    reclaim.give_back(folder, replayed.unwanted)
+    _sweep_segments(folder, connection, dead, replayed.damaged)
     if _sweep(folder, connection, living) != _undelivered(connection) - _in_segments(connection):
         _miss(folder, connection, now, "segment = 0")
     for (number,) in connection.execute("SELECT number FROM segments").fetchall():
@@ -77,11 +79,21 @@ def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int]
             queue.forget_segment(connection, number)
 
 
-def _sweep_segments(folder: Path, connection: sqlite3.Connection, names: Iterable[str]) -> None:
-    """Remove the segments in which nothing waits; their rows go when their names are gone for good."""
-    for name in names:
-        if not queue.segment(connection, int(name[:16], 16))[0]:
-            (folder / name).unlink(missing_ok=True)
+def _sweep_segments(
+    folder: Path, connection: sqlite3.Connection, numbers: Iterable[int], damaged: Collection[int]
+) -> None:
+    """Remove the segments in which nothing waits, or put them aside when not all of them could be read.
+
+    Their rows go when their names are gone for good.
+    """
+    for number in numbers:
+        path = folder / segment_name(number)
+        if queue.segment(connection, number)[0]:
+            continue
+        if number in damaged:
+            path.rename(path.with_suffix(".damaged"))
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path, connection: sqlite3.Connection, living: frozenset[int]) -> int:

@@ -1,43 +1,66 @@
 """Enter what lies in segments and in no row: a power cut took the row, or the database was lost."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from heapq import merge
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from gateway.outbox import queue
 from gateway.outbox.digest import digest_of
-from gateway.outbox.entry import Limits, Place, Receipt
-from gateway.outbox.record import Record, extent, records
+from gateway.outbox.entry import Duplicates, Limits, Place, Receipt
+from gateway.outbox.record import HeadDamagedError, Record, extent, records
 from gateway.outbox.segments import segment_name
+
+log = structlog.get_logger("gateway.outbox")
 
 _AT_ONCE = 200
 
 
-def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int], limits: Limits) -> list[Place]:
-    """Enter the whole instances behind what the database knows of some segments; give what is not wanted any more.
+@dataclass(slots=True)
+class Replayed:
+    """Say whose bytes are not wanted any more, and which segments have something that cannot be read."""
+
+    unwanted: list[Place] = field(default_factory=list)
+    damaged: set[int] = field(default_factory=set)
+
+
+def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int], limits: Limits) -> Replayed:
+    """Enter the whole instances behind what the database knows of some segments that nobody writes to.
 
     In the order in which they came, and each as it would have been: what was dropped then is dropped again. One
-    that is not whole was never acknowledged, or has been given back. Raises OSError, sqlite3.Error, SpoolBroken.
+    that is not whole was never acknowledged, or has been given back. Raises OSError, sqlite3.Error.
     """
+    result = Replayed()
     found = [
-        records(folder / segment_name(number), number, queue.segment(connection, number)[1]) for number in segments
+        _unknown(folder / segment_name(number), number, queue.segment(connection, number)[1], result)
+        for number in segments
     ]
     arrived = merge(*found, key=lambda one: one[0].when)
-    unwanted: list[Place] = []
     while some := list(islice(arrived, _AT_ONCE)):
         whole = [(record, duplicates) for record, duplicates in some if _is_whole(folder, record)]
         connection.execute("BEGIN IMMEDIATE")
         for record, duplicates in whole:
             receipt, other = queue.enter(connection, record, partial(_data_set, folder, record), duplicates, limits)
             dropped = receipt not in (Receipt.QUEUED, Receipt.REPLACED)
-            unwanted += [Place(record.id, record.segment, record.position, record.size)] if dropped else []
-            unwanted += [other] if other else []
+            result.unwanted += [Place(record.id, record.segment, record.position, record.size)] if dropped else []
+            result.unwanted += [other] if other else []
         connection.execute("COMMIT")
-    return unwanted
+    return result
+
+
+def _unknown(path: Path, number: int, known: int, result: Replayed) -> Iterator[tuple[Record, Duplicates]]:
+    try:
+        yield from records(path, number, known)
+    except HeadDamagedError as error:
+        # A power cut in the middle of writing it leaves this, but who knows.
+        log.warning("an instance's record cannot be read", segment=path.name, reason=str(error))
+        result.damaged.add(number)
 
 
 def _is_whole(folder: Path, record: Record) -> bool:

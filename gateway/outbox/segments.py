@@ -14,7 +14,7 @@ from pathlib import Path
 LONG = 64 << 20
 """Bytes from which a segment takes no further instance."""
 
-_MOST_IDLE = 4  # that a process keeps for its next instances
+_MOST_IDLE = 16  # that a process keeps for its next instances
 
 
 def segment_name(number: int) -> str:
