@@ -15,6 +15,7 @@ from gateway.outbox.record import BLOCK, end
 from gateway.outbox.segments import Segment, write_all
 
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux
+_SHORT = 64 << 10  # bytes of a piece; to digest many that are shorter takes twice as long as to join them first
 _LOOK_EVERY = 64 << 20  # bytes between looks at the room that is left
 _SMALL = 128 << 10  # bytes of a file that waits in memory to be written along with others
 
@@ -75,6 +76,8 @@ class Incoming:
 
         Raises SpoolFull when the disk or a limit is full, SpoolBroken when the disk fails; then it is discarded.
         """
+        if len(buffers) > 1 and (len(buffers[0]) < _SHORT or len(buffers) > _MOST_BUFFERS):
+            buffers = (b"".join(buffers),)
         self._digest.update(buffers)
         if self._segment is None and self.size + sum(map(len, buffers)) <= _SMALL:
             for buffer in buffers:
@@ -82,8 +85,7 @@ class Incoming:
             self.size = len(self._held)
             return
         segment = self._in_segment()
-        for start in range(0, len(buffers), _MOST_BUFFERS):
-            self._append(segment, buffers[start : start + _MOST_BUFFERS])
+        self._append(segment, buffers)
         try:
             self._digest.written(self.size, segment.path, self._begin)
         except OSError as error:

@@ -94,7 +94,7 @@ def test_a_record_is_on_the_disk_before_its_row_and_what_is_done_before_its_room
 
 
 def test_more_buffers_than_the_kernel_takes_at_once_are_written_in_order(outbox: Outbox) -> None:
-    data = content("many", 5000)
+    data = content("many", 200_000)
     with receive(outbox, arrival(), b"xy") as incoming:
         incoming.write(*(memoryview(data)[at : at + 1] for at in range(len(data))))
         outbox.commit(incoming, arrival())
