@@ -96,12 +96,23 @@ class Journal:
             self._syncs = wanted
 
     def _write(self, group: list[_Ticket[object]]) -> None:
+        """Run all as if none could raise; where one does, once more with a savepoint for each."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
-        if len(group) == 1:  # the transaction is its savepoint
-            group[0].result = group[0].operation(self._connection)
+        try:
+            for ticket in group:
+                ticket.result = ticket.operation(self._connection)
             execute("COMMIT")
-            return
+        except Exception:
+            if len(group) == 1:
+                raise
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            self._write_apart(group)
+
+    def _write_apart(self, group: list[_Ticket[object]]) -> None:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
         for ticket in group:
             execute("SAVEPOINT one")
             try:

@@ -56,15 +56,14 @@ def enter(
     limits: Limits,
 ) -> tuple[Receipt, Place | None]:
     """Insert the row, unless the object is known; return also which other's bytes are not wanted any more."""
+    if _insert(connection, received):
+        return Receipt.QUEUED, None
     arrival = received.arrival
     known = connection.execute(
         f"SELECT {PLACE}, digest, state, due, reason, attempts OR replaces FROM entries "  # noqa: S608 - our names
         "WHERE sop_instance = ? AND series = ? AND study = ? AND archive = ?",
         (arrival.sop_instance, arrival.series, arrival.study, arrival.archive),
     ).fetchone()
-    if known is None:
-        _insert(connection, received)
-        return Receipt.QUEUED, None
     *other, digest, state, due, reason, may_be_stored = known
     place = Place(*other)
     if reason == FILE_LOST or (state == "done" and received.when >= due + limits.repeat_window):
@@ -86,14 +85,14 @@ def enter(
 
 def _insert(
     connection: sqlite3.Connection, received: Record, *, not_before: float = 0.0, replaces: bool = False
-) -> None:
-    """Insert at the place in the line that the study has.
+) -> bool:
+    """Insert at the place in the line that the study has; False when the UIDs are taken.
 
     Any row of the study tells it, since each took it over from another; the place moves on, for a study that never
     ends would let nobody else pass.
     """
     arrival = received.arrival
-    connection.execute(
+    inserted = connection.execute(
         _INSERT,
         {
             "id": received.id,
@@ -115,6 +114,7 @@ def _insert(
             "position": received.position,
         },
     )
+    return inserted.rowcount > 0
 
 
 # One statement, for each gives the interpreter away and has to wait until other associations return it.
@@ -126,6 +126,7 @@ SELECT :id, :archive, :study, :series, :sop_class, :sop_instance, :transfer_synt
 FROM (SELECT min(:received, max(
     coalesce((SELECT place FROM entries WHERE study = :study AND archive = :archive LIMIT 1), :received), :earliest
 )) AS place)
+WHERE true ON CONFLICT (sop_instance, series, study, archive) DO NOTHING
 """
 
 

@@ -262,7 +262,8 @@ def test_the_patient_of_an_instance_that_inflates_enormously_is_read_in_little_m
         tracemalloc.start()
         try:
             with account.storing(
-                Identity("1.2", "1.2.1", "1.2.840.10008.5.1.4.1.1.7", "1.2.3"), tmp_path / "bomb.dcm"
+                Identity("1.2", "1.2.1", "1.2.840.10008.5.1.4.1.1.7", "1.2.3"),
+                partial((tmp_path / "bomb.dcm").open, "rb"),
             ) as told:
                 told(0)
             _, most = tracemalloc.get_traced_memory()

@@ -275,7 +275,9 @@ class OutboxMachine(RuleBasedStateMachine):
         for row in self.rows.values():
             if row.state is State.LEASED:
                 row.due = self.now
-            elif row.state is State.TODO and row.due > self.now:  # it no longer waits for a lease of another
+            elif (
+                row.state in (State.TODO, State.HELD) and row.due > self.now
+            ):  # it no longer waits for a lease of another
                 row.due = min(row.due, found[row.id])
         self.lapse()
 
