@@ -1,20 +1,24 @@
 """Segments: what a power cut takes is entered again, room is given back, and nobody reads what is not there."""
 
+import errno
 import hashlib
+import os
 import shutil
 import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from processes import await_true
 from spooled import arrival, content, data_set, has_data, left_over, lose, put, receive, records_in
 
-from gateway.errors import SpoolBroken
+from gateway.errors import GatewayError, SpoolBroken, SpoolFull
 from gateway.extent import Extent
-from gateway.outbox import Arrival, Entry, Ledger, Limits, Outbox, Receipt, State, schema
+from gateway.outbox import Arrival, Duplicates, Entry, Ledger, Limits, Outbox, Receipt, State, schema
 
 LIMITS = Limits(high_water=1)
 DATABASE = ("outbox.db", "outbox.db-wal", "outbox.db-shm")
@@ -264,3 +268,81 @@ def test_an_outbox_of_version_1_keeps_its_files_until_they_are_delivered(tmp_pat
         assert left_over(tmp_path) == []
     with Outbox(tmp_path, LIMITS) as outbox:
         assert [entry.state for entry in outbox.entries()] == [State.DONE] * 3
+
+
+def put_at_once(outbox: Outbox, instances: list[tuple[str, bytes, Duplicates]]) -> list[Receipt | GatewayError]:
+    """Put instances by threads that all wait for one another's turn."""
+
+    def one(name: str, data: bytes, policy: Duplicates) -> Receipt | GatewayError:
+        try:
+            return put(outbox, arrival(name), data, policy)
+        except GatewayError as error:
+            return error
+
+    journal = outbox._journal
+    with ThreadPoolExecutor(len(instances)) as pool:
+        with journal._turn:
+            waiting = []
+            for instance in instances:  # in this order
+                waiting.append(pool.submit(one, *instance))
+                await_true(lambda: len(journal._waiting) == len(waiting), what="the next in the line")
+        return [future.result() for future in waiting]
+
+
+def test_small_instances_that_wait_together_are_written_with_one_sync_and_each_gets_its_own_answer(
+    tmp_path: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(outbox, arrival("1"), b"1")
+    syncs: list[int] = []
+    sync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: syncs.append(descriptor) or sync(descriptor))
+    told = put_at_once(
+        outbox,
+        [
+            ("2", content(2, 5000), "keep"),
+            ("1", b"1", "keep"),
+            ("3", content(3, 100_000), "keep"),
+            ("1", b"other", "reject"),
+            ("4", b"4", "keep"),
+            ("1", b"another", "replace"),
+        ],
+    )
+    receipts = [Receipt.QUEUED, Receipt.DUPLICATE, Receipt.QUEUED, Receipt.REJECTED, Receipt.QUEUED, Receipt.REPLACED]
+    assert told == receipts
+    assert len(syncs) == 1
+    there = {"1": b"another", "2": content(2, 5000), "3": content(3, 100_000), "4": b"4"}
+    assert {entry.sop_instance: data_set(entry.extent) for entry in outbox.entries()} == there
+    assert sorted(records_in(tmp_path)) == sorted(there)
+    assert len(list(tmp_path.glob("*.seg"))) == 1
+
+
+def test_one_that_fails_among_small_instances_leaves_nothing_and_the_others_are_taken(
+    tmp_path: Path, outbox: Outbox
+) -> None:
+    statement = "CREATE TRIGGER broken BEFORE INSERT ON entries WHEN new.sop_instance = '{}' "
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as database, database:
+        database.execute(statement.format(2) + "BEGIN SELECT raise(ABORT, 'broken'); END")
+    told = put_at_once(outbox, [(name, content(name), "keep") for name in "123"])
+    assert [type(one) for one in told] == [Receipt, SpoolBroken, Receipt]
+    assert {entry.sop_instance: data_set(entry.extent) for entry in outbox.entries()} == {
+        "1": content("1"),
+        "3": content("3"),
+    }
+    assert sorted(records_in(tmp_path)) == ["1", "3"]
+
+
+def test_a_disk_that_is_full_for_all_who_wait_together_leaves_nothing_of_them(
+    tmp_path: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(outbox, arrival("0"), b"0")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", full)
+        told = put_at_once(outbox, [(name, content(name), "keep") for name in "123"])
+    assert [type(one) for one in told] == [SpoolFull] * 3
+    assert records_in(tmp_path) == ["0"]
+    assert put_at_once(outbox, [(name, content(name), "keep") for name in "123"]) == [Receipt.QUEUED] * 3
+    assert known(tmp_path) == {"0": b"0"} | {name: content(name) for name in "123"}
