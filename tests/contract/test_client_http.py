@@ -447,9 +447,9 @@ def test_to_close_ends_a_file_that_another_thread_sends(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_or_not_as_long_as_it_was_is_never_sent_whole(size: int | None, tmp_path: Path) -> None:
     broken = upload(tmp_path, "1.4", 1000)
     if size is None:
-        broken.path.unlink()
+        broken.extent.path.unlink()
     else:
-        broken.path.write_bytes(b"y" * size)
+        broken.extent.path.write_bytes(b"y" * size)
     with scripted(Answer(200, JSON, stow(_00081199=[item("1.4")]))) as server, client(server.url) as archive:
         with pytest.raises(errors.SpoolBroken):
             archive.store([broken])
