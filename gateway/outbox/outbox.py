@@ -165,7 +165,7 @@ class Outbox(Ledger):
         finally:
             # Others may stand behind it: what was not taken cannot be cut off.
             if receipt not in (Receipt.QUEUED, Receipt.REPLACED) and small.segment:
-                self._remove([Place(received.id, small.segment, small.position, received.size)])
+                self._remove([replace(received, segment=small.segment, position=small.position).place])
         return receipt, unwanted
 
     def _row(

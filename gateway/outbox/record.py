@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway.errors import SpoolBroken
 from gateway.extent import Extent
-from gateway.outbox.entry import Arrival, Duplicates
+from gateway.outbox.entry import Arrival, Duplicates, Place
 
 BLOCK = 4096
 """Bytes; a record's first block is its head, its file begins with the next."""
@@ -37,6 +37,11 @@ class Record:
     when: float
     segment: int
     position: int
+
+    @property
+    def place(self) -> Place:
+        """Say where it is."""
+        return Place(self.id, self.segment, self.position, self.size)
 
 
 def mark(identifier: int) -> bytes:
@@ -101,6 +106,11 @@ def records(path: Path, segment: int, known: int) -> Iterator[tuple[Record, Dupl
             raise HeadDamagedError(f"byte {at}") from error
         yield record, duplicates
         at = end(at, record.size)
+
+
+def ends_early(path: Path, record: Record) -> bool:
+    """Tell whether a segment ends before a record does; raises OSError."""
+    return path.stat().st_size < record.position + BLOCK + record.size
 
 
 def has_more(path: Path, segment: int, known: int) -> bool:

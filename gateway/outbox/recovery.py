@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gateway.outbox.entry import Limits, Place
 from gateway.outbox.replay import replay
 from gateway.outbox.rows import PLACE, extent
 from gateway.outbox.schema import VERSION, create, upgrade, version
-from gateway.outbox.segments import segment_name
+from gateway.outbox.segments import alone, segment_name
 
 _NAME = re.compile(r"[0-9a-f]{16}\.dcm\Z")
 _SEGMENT = re.compile(r"[0-9a-f]{16}\.seg\Z")
@@ -66,11 +67,11 @@ def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int]
     for name in _names(folder / "incoming"):
         if _owner(name) not in living:
             (folder / "incoming" / name).unlink(missing_ok=True)
-    names = sorted(name for name in _names(folder) if _SEGMENT.match(name) and _owner(name) not in living)
-    dead = [int(name[:16], 16) for name in names]
+    names = sorted(name for name in _names(folder) if _SEGMENT.match(name))
+    dead = [int(name[:16], 16) for name in names if _owner(name) not in living]
     replayed = replay(folder, connection, dead, limits)
     reclaim.give_back(folder, replayed.unwanted)
-    _sweep_segments(folder, connection, dead, replayed.damaged)
+    _sweep_segments(folder, connection, (int(name[:16], 16) for name in names), replayed.damaged)
     if _sweep(folder, connection, living) != _undelivered(connection) - _in_segments(connection):
         _miss(folder, connection, now, "segment = 0")
     for (number,) in connection.execute("SELECT number FROM segments").fetchall():
@@ -87,13 +88,16 @@ def _sweep_segments(
     Their rows go when their names are gone for good.
     """
     for number in numbers:
-        path = folder / segment_name(number)
         if queue.segment(connection, number)[0]:
             continue
-        if number in damaged:
-            path.rename(path.with_suffix(".damaged"))
-        else:
-            path.unlink(missing_ok=True)
+        path = folder / segment_name(number)
+        with suppress(FileNotFoundError), alone(path) as descriptor:
+            if descriptor is None:
+                continue
+            if number in damaged:
+                path.rename(path.with_suffix(".damaged"))
+            else:
+                path.unlink()
 
 
 def _sweep(folder: Path, connection: sqlite3.Connection, living: frozenset[int]) -> int:

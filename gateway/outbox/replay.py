@@ -14,7 +14,7 @@ import structlog
 from gateway.outbox import queue
 from gateway.outbox.digest import digest_of
 from gateway.outbox.entry import Duplicates, Limits, Place, Receipt
-from gateway.outbox.record import HeadDamagedError, Record, extent, records
+from gateway.outbox.record import HeadDamagedError, Record, ends_early, extent, records
 from gateway.outbox.segments import segment_name
 
 log = structlog.get_logger("gateway.outbox")
@@ -43,12 +43,12 @@ def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int]
     ]
     arrived = merge(*found, key=lambda one: one[0].when)
     while some := list(islice(arrived, _AT_ONCE)):
-        whole = [(record, duplicates) for record, duplicates in some if _is_whole(folder, record)]
+        whole = [known for known in some if _is_whole(folder, known[0], result)]
         connection.execute("BEGIN IMMEDIATE")
         for record, duplicates in whole:
             receipt, other = queue.enter(connection, record, partial(_data_set, folder, record), duplicates, limits)
             dropped = receipt not in (Receipt.QUEUED, Receipt.REPLACED)
-            result.unwanted += [Place(record.id, record.segment, record.position, record.size)] if dropped else []
+            result.unwanted += [record.place] if dropped else []
             result.unwanted += [other] if other else []
         connection.execute("COMMIT")
     return result
@@ -63,12 +63,18 @@ def _unknown(path: Path, number: int, known: int, result: Replayed) -> Iterator[
         result.damaged.add(number)
 
 
-def _is_whole(folder: Path, record: Record) -> bool:
+def _is_whole(folder: Path, record: Record, result: Replayed) -> bool:
     try:
         with _data_set(folder, record) as stream:
-            return digest_of(stream) == record.digest
+            whole = digest_of(stream) == record.digest
     except FileNotFoundError:  # nothing waited in it, and somebody has removed it
         return False
+    if not whole and ends_early(folder / segment_name(record.segment), record):
+        result.unwanted.append(record.place)  # its writer was killed in the middle of it
+    elif not whole:
+        log.warning("an instance is not whole", segment=segment_name(record.segment), entry=f"{record.id:016x}")
+        result.damaged.add(record.segment)
+    return whole
 
 
 def _data_set(folder: Path, record: Record) -> BinaryIO:

@@ -31,8 +31,10 @@ class Segment:
         self.number = number
         self.path = f"{folder}/{segment_name(number)}"  # a text: to make a Path of it takes longer than to open it
         self.end = 0
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        unnamed = f"{folder}/incoming/{number:016x}"
+        self.descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        os.rename(unnamed, self.path)  # noqa: PTH104 - see `path`; nobody ever sees it without its lock
 
     def cut(self) -> None:
         """Drop what follows the last instance that was taken; where that fails, take no other."""

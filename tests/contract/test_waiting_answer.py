@@ -51,8 +51,8 @@ def places(tmp_path_factory):
 
 
 def put(outbox, upload):
-    data = upload.path.read_bytes()
-    with upload.path.open("rb") as file:
+    data = upload.extent.path.read_bytes()
+    with upload.extent.path.open("rb") as file:
         meta = read_file_meta(file)
     arrival = Arrival(
         "main", upload.study, upload.series, upload.sop_class, upload.sop_instance, meta.transfer_syntax

@@ -8,7 +8,7 @@ from bench import wire
 from bench.instances import SOP_CLASS, Batch
 from spooled import left_over
 
-ONE = Batch(run=1, count=1, size=200_000)
+ONE = Batch(run=1, count=1, size=400_000)
 
 
 def associate(gateway):
@@ -19,10 +19,10 @@ def test_a_running_store_finishes_and_is_kept(start_gateway, tmp_path):
     with start_gateway(tmp_path) as gateway:
         connection = associate(gateway)
         whole = ONE.prefixes[0] + ONE.tail
-        connection.send((whole[:100_000],))
+        connection.send((whole[:300_000],))
         gateway.process.send_signal(signal.SIGTERM)
         processes.await_true(lambda: not processes.answers(gateway.port), what="the port being closed")
-        connection.send((whole[100_000:],))
+        connection.send((whole[300_000:],))
         assert wire.answer(connection) == 0x0000
         assert gateway.process.wait(15) == 0
         connection.close()
@@ -42,7 +42,7 @@ def test_an_idle_association_does_not_delay_the_end(start_gateway, tmp_path):
 def test_a_store_that_hangs_is_cut_after_the_grace_time_and_leaves_nothing(start_gateway, tmp_path):
     with start_gateway(tmp_path, listen={"grace": 1}) as gateway:
         connection = associate(gateway)
-        connection.send(((ONE.prefixes[0] + ONE.tail)[:100_000],))
+        connection.send(((ONE.prefixes[0] + ONE.tail)[:300_000],))
         outbox = tmp_path / "spool" / "outbox"
         processes.await_true(lambda: left_over(outbox), what="an instance under way")
         gateway.process.send_signal(signal.SIGTERM)

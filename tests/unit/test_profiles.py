@@ -61,5 +61,5 @@ def test_the_client_brings_nothing_of_the_rest_of_the_gateway():
     )
     loaded = set(done.stdout.split())
     ours = {name.split(".")[1] for name in loaded if name.startswith("gateway.")}
-    assert ours == {"dicomweb", "translate", "errors", "status"}
+    assert ours == {"dicomweb", "translate", "extent", "errors", "status"}
     assert loaded.isdisjoint({"pynetdicom", "pydantic", "typer", "starlette", "uvicorn", "yaml", "sqlite3", "jinja2"})

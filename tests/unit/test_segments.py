@@ -121,6 +121,34 @@ def test_one_that_is_not_whole_is_not_entered(tmp_path: Path) -> None:
     assert known(tmp_path) == {name: content(name) for name in "13"}
 
 
+def test_one_in_the_middle_of_which_its_writer_was_killed_is_given_back(tmp_path: Path) -> None:
+    with Outbox(tmp_path, LIMITS) as outbox:
+        for name in "12":
+            put(outbox, arrival(name), content(name, 50_000))
+        first, second = outbox.entries()
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as database, database:
+        database.execute("DELETE FROM entries WHERE id = ?", (second.id,))
+        database.execute("UPDATE segments SET known = ?", (first.extent.start - first.extent.lead + first.size,))
+    os.truncate(second.extent.path, second.extent.start + 20_000)
+    with Outbox(tmp_path, LIMITS) as outbox:
+        assert records_in(tmp_path) == ["1"]
+        outbox.done([entry.id for entry in claim(outbox)])
+        assert not first.extent.path.exists()
+
+
+def test_a_segment_that_whoever_emptied_it_did_not_remove_goes_when_another_opens_the_outbox(
+    tmp_path: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.outbox.segments.LONG", 50_000)
+    put(outbox, arrival("1"), content(1, 60_000))
+    with monkeypatch.context() as killed:
+        killed.setattr(outbox, "_remove", lambda _: None)
+        outbox.done([entry.id for entry in claim(outbox)])
+    assert left_over(tmp_path)
+    Outbox(tmp_path, LIMITS).close()  # while its writer lives
+    assert left_over(tmp_path) == []
+
+
 def test_a_database_that_is_lost_is_made_again_of_what_waits(tmp_path: Path) -> None:
     with Outbox(tmp_path, LIMITS) as outbox:
         for number in range(500):
