@@ -157,7 +157,10 @@ class Outbox(Ledger):
 
         def enter(connection: sqlite3.Connection) -> tuple[Receipt, Place | None]:
             placed = replace(received, segment=small.segment, position=small.position)
-            return self._row(placed, incoming, duplicates, connection)
+            receipt, other = self._row(placed, incoming, duplicates, connection)
+            if receipt not in (Receipt.QUEUED, Receipt.REPLACED):
+                queue.pass_by(connection, placed)
+            return receipt, other
 
         receipt = None
         try:

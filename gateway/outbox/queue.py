@@ -224,6 +224,14 @@ def segment(connection: sqlite3.Connection, number: int) -> tuple[int, int]:
     return found or (0, 0)
 
 
+def pass_by(connection: sqlite3.Connection, record: Record) -> None:
+    """Note that a record is known though it has no row: it was not taken, and is not to be entered after a crash."""
+    connection.execute(
+        "INSERT INTO segments VALUES (?, 0, ?) ON CONFLICT DO UPDATE SET known = max(known, excluded.known)",
+        (record.segment, record.position + record.size),
+    )
+
+
 def forget_segment(connection: sqlite3.Connection, number: int) -> None:
     """Note that a segment has been removed."""
     connection.execute("DELETE FROM segments WHERE number = ?", (number,))

@@ -8,11 +8,15 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
+import structlog
+
 from gateway.extent import take
 from gateway.outbox.entry import Place
 from gateway.outbox.record import end
 from gateway.outbox.rows import file_name
 from gateway.outbox.segments import segment_name
+
+log = structlog.get_logger("gateway.outbox")
 
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1  # FALLOC_FL_*
 _CANNOT = frozenset((errno.EOPNOTSUPP, errno.ENOSYS))
@@ -21,7 +25,7 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 
 
 def give_back(folder: Path, places: Iterable[Place]) -> set[int]:
-    """Give back the room of some entries' bytes, and say in which segments it was; raises OSError.
+    """Give back the room of some entries' bytes, and say in which segments it was; raises OSError for files.
 
     Where somebody reads them, or the file system cannot do it, their room is kept until the segment is removed.
     """
@@ -38,6 +42,8 @@ def give_back(folder: Path, places: Iterable[Place]) -> set[int]:
             for begin, until in _runs(found):
                 if take(descriptor, begin, until - begin):
                     _punch(descriptor, begin, until - begin)
+        except OSError as error:  # what it is done for has happened
+            log.warning("room is not given back yet", segment=segment_name(number), reason=error.strerror)
         finally:
             os.close(descriptor)
     return set(segments)

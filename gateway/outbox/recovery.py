@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from gateway.outbox.segments import alone, segment_name
 
 _NAME = re.compile(r"[0-9a-f]{16}\.dcm\Z")
 _SEGMENT = re.compile(r"[0-9a-f]{16}\.seg\Z")
+_NUMBERED = re.compile(r"[0-9a-f]{16}\.(seg|damaged)\Z")
 _AT_ONCE = 500
 
 Run = Callable[[Callable[[sqlite3.Connection], object]], object]
@@ -37,7 +38,7 @@ def prepare(folder: Path, connection: sqlite3.Connection) -> None:
     if any(_NAME.match(name) for name in _names(folder)):
         raise _fault(folder, "holds instances (*.dcm) but no outbox.db: restore it, or move the files away")
     create(connection)
-    if before := max((_owner(name) for name in _names(folder) if _SEGMENT.match(name)), default=0):
+    if before := max((_owner(name) for name in _names(folder) if _NUMBERED.match(name)), default=0):
         # The database was lost: the numbers that are in use there must not be given out again.
         connection.execute("INSERT INTO owners (number, opened) VALUES (?, 0)", (before,))
 
@@ -51,7 +52,7 @@ def expect(folder: Path) -> None:
 def check(folder: Path, connection: sqlite3.Connection) -> None:
     """Raise ConfigError when the tables are not those that this version knows."""
     if not _known(folder, connection):
-        raise _fault(folder, "holds an outbox without tables: start the gateway on it first")
+        raise _fault(folder, "holds an outbox without tables, or of a former version: start the gateway on it first")
 
 
 def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int], now: float, limits: Limits) -> None:
@@ -70,33 +71,40 @@ def recover(folder: Path, connection: sqlite3.Connection, living: frozenset[int]
     names = sorted(name for name in _names(folder) if _SEGMENT.match(name))
     dead = [int(name[:16], 16) for name in names if _owner(name) not in living]
     replayed = replay(folder, connection, dead, limits)
+    for number in replayed.damaged:
+        path = folder / segment_name(number)
+        with suppress(FileExistsError):  # kept as it is, whatever becomes of the others in it
+            path.with_suffix(".damaged").hardlink_to(path)
     reclaim.give_back(folder, replayed.unwanted)
-    _sweep_segments(folder, connection, (int(name[:16], 16) for name in names), replayed.damaged)
+    _sweep_segments(folder, connection, (int(name[:16], 16) for name in names))
     if _sweep(folder, connection, living) != _undelivered(connection) - _in_segments(connection):
         _miss(folder, connection, now, "segment = 0")
-    for (number,) in connection.execute("SELECT number FROM segments").fetchall():
-        if not (folder / segment_name(number)).exists():
-            _miss(folder, connection, now, f"segment = {number}")
-            queue.forget_segment(connection, number)
+    known = [number for (number,) in connection.execute("SELECT number FROM segments")]
+    gone = [number for number in known if not (folder / segment_name(number)).exists()]
+    if gone:
+        _sync(folder)  # the names must not come back after the rows have gone: all in them would be entered again
+    for number in gone:
+        _miss(folder, connection, now, f"segment = {number}")
+        queue.forget_segment(connection, number)
 
 
-def _sweep_segments(
-    folder: Path, connection: sqlite3.Connection, numbers: Iterable[int], damaged: Collection[int]
-) -> None:
-    """Remove the segments in which nothing waits, or put them aside when not all of them could be read.
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
-    Their rows go when their names are gone for good.
-    """
+
+def _sweep_segments(folder: Path, connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Remove the segments in which nothing waits and to which nobody writes."""
     for number in numbers:
         if queue.segment(connection, number)[0]:
             continue
         path = folder / segment_name(number)
         with suppress(FileNotFoundError), alone(path) as descriptor:
-            if descriptor is None:
-                continue
-            if number in damaged:
-                path.rename(path.with_suffix(".damaged"))
-            else:
+            # Looked at again: its writer may have entered its last instance before it let go of it just now.
+            if descriptor is not None and not queue.segment(connection, number)[0]:
                 path.unlink()
 
 

@@ -1,11 +1,11 @@
 """Enter what lies in segments and in no row: a power cut took the row, or the database was lost."""
 
+import errno
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import merge
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +20,9 @@ from gateway.outbox.segments import segment_name
 log = structlog.get_logger("gateway.outbox")
 
 _AT_ONCE = 200
+_MOST_BYTES = 1 << 30
+
+Known = tuple[Record, Duplicates]
 
 
 @dataclass(slots=True)
@@ -42,16 +45,30 @@ def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int]
         for number in segments
     ]
     arrived = merge(*found, key=lambda one: one[0].when)
-    while some := list(islice(arrived, _AT_ONCE)):
+    for some in _batches(arrived):
         whole = [known for known in some if _is_whole(folder, known[0], result)]
         connection.execute("BEGIN IMMEDIATE")
         for record, duplicates in whole:
             receipt, other = queue.enter(connection, record, partial(_data_set, folder, record), duplicates, limits)
             dropped = receipt not in (Receipt.QUEUED, Receipt.REPLACED)
-            result.unwanted += [record.place] if dropped else []
+            if dropped:
+                queue.pass_by(connection, record)
+                result.unwanted.append(record.place)
             result.unwanted += [other] if other else []
         connection.execute("COMMIT")
     return result
+
+
+def _batches(arrived: Iterable[Known]) -> Iterator[list[Known]]:
+    """Divide them so that each batch is read in some seconds: who is killed while starting goes on from there."""
+    batch: list[Known] = []
+    for one in arrived:
+        batch.append(one)
+        if len(batch) == _AT_ONCE or sum(record.size for record, _ in batch) >= _MOST_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _unknown(path: Path, number: int, known: int, result: Replayed) -> Iterator[tuple[Record, Duplicates]]:
@@ -61,6 +78,16 @@ def _unknown(path: Path, number: int, known: int, result: Replayed) -> Iterator[
         # A power cut in the middle of writing it leaves this, but who knows.
         log.warning("an instance's record cannot be read", segment=path.name, reason=str(error))
         result.damaged.add(number)
+    except OSError as error:
+        _note_damage(error, number, result)
+
+
+def _note_damage(error: OSError, number: int, result: Replayed) -> None:
+    """Go on without what the disk cannot read; raises what is not that."""
+    if error.errno != errno.EIO:
+        raise error
+    log.warning("a segment cannot be read", segment=segment_name(number), reason=error.strerror)
+    result.damaged.add(number)
 
 
 def _is_whole(folder: Path, record: Record, result: Replayed) -> bool:
@@ -68,6 +95,9 @@ def _is_whole(folder: Path, record: Record, result: Replayed) -> bool:
         with _data_set(folder, record) as stream:
             whole = digest_of(stream) == record.digest
     except FileNotFoundError:  # nothing waited in it, and somebody has removed it
+        return False
+    except OSError as error:
+        _note_damage(error, record.segment, result)
         return False
     if not whole and ends_early(folder / segment_name(record.segment), record):
         result.unwanted.append(record.place)  # its writer was killed in the middle of it

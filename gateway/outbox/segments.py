@@ -33,8 +33,13 @@ class Segment:
         self.end = 0
         unnamed = f"{folder}/incoming/{number:016x}"
         self.descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-        os.rename(unnamed, self.path)  # noqa: PTH104 - see `path`; nobody ever sees it without its lock
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+            os.rename(unnamed, self.path)  # noqa: PTH104 - see `path`; nobody ever sees it without its lock
+        except OSError:
+            os.close(self.descriptor)
+            os.unlink(unnamed)  # noqa: PTH108
+            raise
 
     def cut(self) -> None:
         """Drop what follows the last instance that was taken; where that fails, take no other."""
@@ -69,6 +74,7 @@ class Segments:
         try:
             os.fsync(self._folder_descriptor)  # its name is on the disk before anything in it counts
         except OSError:
+            os.unlink(made.path)  # noqa: PTH108 - see `path`
             made.close()
             raise
         return made

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import sqlite3
@@ -9,8 +10,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from processes import await_true
@@ -18,7 +20,21 @@ from spooled import arrival, content, data_set, has_data, left_over, lose, put, 
 
 from gateway.errors import GatewayError, SpoolBroken, SpoolFull
 from gateway.extent import Extent
-from gateway.outbox import Arrival, Duplicates, Entry, Ledger, Limits, Outbox, Receipt, State, schema
+from gateway.outbox import (
+    Arrival,
+    Duplicates,
+    Entry,
+    Ledger,
+    Limits,
+    Outbox,
+    Receipt,
+    State,
+    reclaim,
+    recovery,
+    replay,
+    schema,
+    segments,
+)
 
 LIMITS = Limits(high_water=1)
 DATABASE = ("outbox.db", "outbox.db-wal", "outbox.db-shm")
@@ -374,3 +390,88 @@ def test_a_disk_that_is_full_for_all_who_wait_together_leaves_nothing_of_them(
     assert records_in(tmp_path) == ["0"]
     assert put_at_once(outbox, [(name, content(name), "keep") for name in "123"]) == [Receipt.QUEUED] * 3
     assert known(tmp_path) == {"0": b"0"} | {name: content(name) for name in "123"}
+
+
+def test_an_instance_that_is_entered_while_another_process_sweeps_is_not_swept_with_its_segment(
+    tmp_path: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.outbox.segments.LONG", 1)  # let go of after each instance
+    incoming = receive(outbox, arrival("1"), content(1, 200_000))
+    assert incoming.place
+    looked_at: list[Path] = []
+
+    def late(path: Path) -> AbstractContextManager[int | None]:
+        if not looked_at:
+            looked_at.append(path)
+            assert outbox.commit(incoming, arrival("1")) is Receipt.QUEUED
+        return segments.alone(path)
+
+    monkeypatch.setattr(recovery, "alone", late)
+    Outbox(tmp_path, LIMITS).close()
+    assert looked_at
+    assert [data_set(entry.extent) for entry in claim(outbox)] == [content(1, 200_000)]
+
+
+def test_what_was_not_taken_stays_so_where_a_file_system_has_no_holes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaim, "_punch", lambda *_: None)
+    with Outbox(tmp_path, LIMITS) as outbox:
+        put(outbox, arrival("1"), b"1")
+        put(outbox, arrival("2"), b"2")
+        assert put(outbox, arrival("1"), b"1") is Receipt.DUPLICATE
+        assert outbox.withdraw([entry.id for entry in outbox.entries() if entry.sop_instance == "1"]) == 1
+    assert known(tmp_path) == {"2": b"2"}
+
+
+def test_room_that_cannot_be_given_back_is_told_and_holds_nothing_up(
+    tmp_path: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(reclaim, "_punch", failing)
+    monkeypatch.setattr("gateway.outbox.segments.LONG", 1)
+    for name in "12":
+        put(outbox, arrival(name), content(name))
+    outbox.done([entry.id for entry in claim(outbox)])
+    assert "room is not given back yet" in capfd.readouterr().out
+    assert list(tmp_path.glob("*.seg")) == []
+
+
+def test_a_segment_that_cannot_be_made_leaves_no_descriptor_and_no_file(
+    tmp_path: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for call in ("rename", "fsync"):
+        with monkeypatch.context() as broken:
+            broken.setattr(os, call, full)
+            with pytest.raises(SpoolFull):
+                put(outbox, arrival("1"), b"1")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert list(tmp_path.glob("*.seg")) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
+    assert put(outbox, arrival("1"), b"1") is Receipt.QUEUED
+
+
+def test_what_the_disk_cannot_read_after_a_power_cut_is_kept_and_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with power_cut(tmp_path) as outbox:
+        for name in "123":
+            put(outbox, arrival(name), content(name))
+        second = next(entry for entry in outbox.entries() if entry.sop_instance == "2")
+    read = replay.digest_of
+
+    def broken(stream: BinaryIO) -> bytes:
+        if content("2") in (data := stream.read()):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(io.BytesIO(data))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(replay, "digest_of", broken)
+        assert known(tmp_path) == {name: content(name) for name in "13"}
+    assert second.extent.path.with_suffix(".damaged").exists()
