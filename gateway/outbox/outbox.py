@@ -20,7 +20,7 @@ from gateway.outbox.incoming import Incoming
 from gateway.outbox.journal import Journal
 from gateway.outbox.ledger import Ledger
 from gateway.outbox.record import Record, Small, head
-from gateway.outbox.rows import entry
+from gateway.outbox.rows import entry, is_there
 from gateway.outbox.segments import Segment, Segments
 
 _POLL = 0.05  # seconds until an entry of another process is seen
@@ -174,7 +174,9 @@ class Outbox(Ledger):
     def _row(
         self, record: Record, incoming: Incoming, duplicates: Duplicates, connection: sqlite3.Connection
     ) -> tuple[Receipt, Place | None]:
-        return queue.enter(connection, record, incoming.data_set, duplicates, self._limits)
+        return queue.enter(
+            connection, record, incoming.data_set, partial(is_there, self._folder), duplicates, self._limits
+        )
 
     def _record(self, incoming: Incoming, arrival: Arrival, segment: int = 0, position: int = 0) -> Record:
         return Record(

@@ -52,6 +52,7 @@ def enter(
     connection: sqlite3.Connection,
     received: Record,
     data_set: Callable[[], BinaryIO],
+    is_there: Callable[[Place], bool],
     duplicates: Duplicates,
     limits: Limits,
 ) -> tuple[Receipt, Place | None]:
@@ -66,9 +67,10 @@ def enter(
     ).fetchone()
     *other, digest, state, due, reason, may_be_stored = known
     place = Place(*other)
-    if reason == FILE_LOST or (state == "done" and received.when >= due + limits.repeat_window):
+    is_over = received.when >= due + limits.repeat_window if state == "done" else not is_there(place)
+    if reason == FILE_LOST or is_over:  # a power cut may bring a row back whose bytes have been given back
         connection.execute("DELETE FROM entries WHERE id = ?", (place.id,))
-        _insert(connection, received)
+        _insert(connection, received, replaces=state != "done" and duplicates == "replace" and bool(may_be_stored))
         return Receipt.QUEUED, place
     if is_same(digest, received.digest, data_set):
         return Receipt.DUPLICATE, None

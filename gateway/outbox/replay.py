@@ -15,6 +15,7 @@ from gateway.outbox import queue
 from gateway.outbox.digest import digest_of
 from gateway.outbox.entry import Duplicates, Limits, Place, Receipt
 from gateway.outbox.record import HeadDamagedError, Record, ends_early, extent, records
+from gateway.outbox.rows import is_there
 from gateway.outbox.segments import segment_name
 
 log = structlog.get_logger("gateway.outbox")
@@ -49,7 +50,9 @@ def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int]
         whole = [known for known in some if _is_whole(folder, known[0], result)]
         connection.execute("BEGIN IMMEDIATE")
         for record, duplicates in whole:
-            receipt, other = queue.enter(connection, record, partial(_data_set, folder, record), duplicates, limits)
+            receipt, other = queue.enter(
+                connection, record, partial(_data_set, folder, record), partial(is_there, folder), duplicates, limits
+            )
             dropped = receipt not in (Receipt.QUEUED, Receipt.REPLACED)
             if dropped:
                 queue.pass_by(connection, record)

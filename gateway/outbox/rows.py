@@ -24,6 +24,14 @@ def extent(folder: Path, place: Place) -> Extent:
     return record.extent(folder / segment_name(place.segment), place.id, place.position, place.size)
 
 
+def is_there(folder: Path, place: Place) -> bool:
+    """Tell whether an entry's bytes are there, or may be."""
+    try:
+        return extent(folder, place).exists()
+    except OSError:
+        return True
+
+
 def entry(folder: Path, row: tuple[Any, ...]) -> Entry:
     """Build an Entry from a row of the table `entries`."""
     values: dict[str, Any] = dict(zip(Entry.__slots__, row, strict=False))

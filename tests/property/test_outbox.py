@@ -275,10 +275,10 @@ class OutboxMachine(RuleBasedStateMachine):
         for row in self.rows.values():
             if row.state is State.LEASED:
                 row.due = self.now
-            elif (
-                row.state in (State.TODO, State.HELD) and row.due > self.now
-            ):  # it no longer waits for a lease of another
-                row.due = min(row.due, found[row.id])
+            elif row.state in (State.TODO, State.HELD) and row.id in found:
+                # it no longer waits for a lease of another, and another row of its study may have told its place
+                assert found[row.id] <= max(row.due, self.now)
+                row.due = found[row.id]
         self.lapse()
 
     @invariant()

@@ -475,3 +475,12 @@ def test_what_the_disk_cannot_read_after_a_power_cut_is_kept_and_holds_up_nothin
         failing.setattr(replay, "digest_of", broken)
         assert known(tmp_path) == {name: content(name) for name in "13"}
     assert second.extent.path.with_suffix(".damaged").exists()
+
+
+def test_a_row_that_a_power_cut_brings_back_without_its_bytes_does_not_answer_for_the_same_again(
+    tmp_path: Path,
+) -> None:
+    with power_cut(tmp_path, first=arrival("1")) as outbox:
+        assert put(outbox, arrival("1"), b"other", "replace") is Receipt.REPLACED
+        assert put(outbox, arrival("1"), b"1", "replace") is Receipt.REPLACED
+    assert known(tmp_path) == {"1": b"1"}
