@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-_LOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux
+_LOCK = struct.Struct("hhqqi4x")  # struct flock of Linux with 64 bits: type, whence, start, length, process
 
 
 class Part(io.RawIOBase):
@@ -109,14 +109,17 @@ def buffered(part: Part) -> BinaryIO:
     return io.BufferedReader(part)  # type: ignore[type-var]  # its stubs know no RawIOBase of others
 
 
+# Locks belong to the open file: those of a process would not part its threads.
+
+
 def keep(descriptor: int, start: int, size: int) -> None:
-    """Keep `take` off some bytes until the file is closed."""
+    """Keep `take` off some bytes until the file is closed; raises OSError."""
     # It waits only while somebody who has taken them gives their room back.
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, size, 0))
 
 
 def take(descriptor: int, start: int, size: int) -> bool:
-    """Keep others off some bytes until the file is closed, and tell whether nobody has them open."""
+    """Keep others off some bytes until the file is closed; False when somebody else has any. Raises OSError."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, size, 0))
     except BlockingIOError:

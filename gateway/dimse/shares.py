@@ -1,8 +1,6 @@
 """Share archives and what was read of waiting instances in this process, move destinations in the gateway."""
 
-import fcntl
 import os
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +14,12 @@ from gateway.config import EMBEDDED, Archive, Config
 from gateway.dimse.backlog import Headers
 from gateway.dimse.scratch import places
 from gateway.errors import Cancelled
+from gateway.extent import take
 
 log = structlog.get_logger("gateway.dimse")
 
 _LOOK = 0.5  # seconds
 _GLANCE = 0.1  # seconds; only while other processes have all turns: a lock of one among many cannot be waited for
-_LOCK = struct.Struct("hhqqi4x")  # struct flock of Linux with 64 bits: type, whence, start, length, process
 _APART = 1 << 10  # bytes of the file for each name, more than anybody may have turns
 _FOR_QUERIES = 2  # connections to an archive that retrieves leave to the searches
 
@@ -85,12 +83,11 @@ class SharedTurns:
             return True
         for place in range(self._start, self._start + self._number):
             try:
-                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
-            except BlockingIOError:
-                continue
+                if take(descriptor, place, 1):
+                    return True
             except OSError as error:
                 self._alone(error)
-            return True
+                return True
         return False
 
     def _alone(self, error: OSError) -> None:

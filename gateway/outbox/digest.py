@@ -37,7 +37,7 @@ def _summed(found: "blake3 | hashlib._Hash", stream: BinaryIO) -> bytes:
 class Digest:
     """Compute BLAKE3 over what follows the first `offset` bytes of a Part 10 file.
 
-    To digest takes longer than to receive and write; both cores together take what one alone does not.
+    To digest takes as long as to write; of a long one both cores together take what one alone does not.
     """
 
     def __init__(self, offset: int) -> None:

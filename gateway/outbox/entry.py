@@ -29,6 +29,11 @@ class Receipt(StrEnum):
     REPLACED = "replaced"  # this one took the other's place
     REJECTED = "rejected"  # this one was dropped, the peer is to be told
 
+    @property
+    def is_taken(self) -> bool:
+        """Say whether the bytes that arrived are wanted."""
+        return self in (Receipt.QUEUED, Receipt.REPLACED)
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:

@@ -55,8 +55,8 @@ class Journal:
         """Return the operation's result once it is on the disk; an operation that raises changes nothing.
 
         What is not `synced` all processes see, but a power cut may take it, with all that was written after it. A
-        `record` is on the disk before the operation runs.
-        Raises what the operation raised, or the OSError or sqlite3.Error for which nothing of the group was written.
+        `record` is on the disk before the operation runs, which may run twice. Raises what the operation raised, or
+        the OSError or sqlite3.Error for which nothing of the group was written.
         """
         ticket = _Ticket(operation, synced=synced, record=record)
         self._waiting.append(ticket)  # type: ignore[arg-type]

@@ -135,7 +135,7 @@ class Outbox(Ledger):
         except (OSError, sqlite3.Error) as error:
             incoming.discard()
             raise spool_error(error) from error
-        if receipt in (Receipt.QUEUED, Receipt.REPLACED):
+        if receipt.is_taken:
             incoming.given()
         else:
             incoming.discard()
@@ -158,7 +158,7 @@ class Outbox(Ledger):
         def enter(connection: sqlite3.Connection) -> tuple[Receipt, Place | None]:
             placed = replace(received, segment=small.segment, position=small.position)
             receipt, other = self._row(placed, incoming, duplicates, connection)
-            if receipt not in (Receipt.QUEUED, Receipt.REPLACED):
+            if not receipt.is_taken:
                 queue.pass_by(connection, placed)
             return receipt, other
 
@@ -167,7 +167,7 @@ class Outbox(Ledger):
             receipt, unwanted = self._journal.run(enter, synced=False, record=small)
         finally:
             # Others may stand behind it: what was not taken cannot be cut off.
-            if receipt not in (Receipt.QUEUED, Receipt.REPLACED) and small.segment:
+            if small.segment and not (receipt and receipt.is_taken):
                 self._remove([replace(received, segment=small.segment, position=small.position).place])
         return receipt, unwanted
 

@@ -13,7 +13,7 @@ import structlog
 
 from gateway.outbox import queue
 from gateway.outbox.digest import digest_of
-from gateway.outbox.entry import Duplicates, Limits, Place, Receipt
+from gateway.outbox.entry import Duplicates, Limits, Place
 from gateway.outbox.record import HeadDamagedError, Record, ends_early, extent, records
 from gateway.outbox.rows import is_there
 from gateway.outbox.segments import segment_name
@@ -53,8 +53,7 @@ def replay(folder: Path, connection: sqlite3.Connection, segments: Iterable[int]
             receipt, other = queue.enter(
                 connection, record, partial(_data_set, folder, record), partial(is_there, folder), duplicates, limits
             )
-            dropped = receipt not in (Receipt.QUEUED, Receipt.REPLACED)
-            if dropped:
+            if not receipt.is_taken:
                 queue.pass_by(connection, record)
                 result.unwanted.append(record.place)
             result.unwanted += [other] if other else []

@@ -231,7 +231,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1), study=STUDIES, how=st.sampled_from(["idle", "half received", "sealed"]))
     def crash(self, who: int, study: str, how: str) -> None:
         what, data = arrival(f"{study}.9", study=study), b"half"
-        known = any(row.instance == what.sop_instance for row in self.rows.values())
+        known = next((row for row in self.rows.values() if row.instance == what.sop_instance), None)
         if how != "idle":
             incoming = receive(self.open[who], what, data)
             place = incoming.place  # in a segment, as if it were long
@@ -245,7 +245,11 @@ class OutboxMachine(RuleBasedStateMachine):
         for row in self.ours(who):
             row.due = self.now
         self.lapse()
-        if how == "sealed" and not known:
+        is_over = known is not None and known.state is State.DONE and self.now >= known.due + LIMITS.repeat_window
+        if how == "sealed" and known is not None and is_over:
+            del self.rows[known.id]
+            known = None
+        if how == "sealed" and known is None:
             (found,) = self.open[who].find(sop_instance=what.sop_instance)
             self.rows[found.id] = Row(
                 found.id, "main", study, what.sop_instance, data, found.size, found.due, self.waiting_state(study)
