@@ -43,5 +43,5 @@ def _write(segment: Segment, records: Sequence[Small]) -> int:
     written = os.pwritev(segment.descriptor, buffers, segment.end)
     if written < at - segment.end:
         write_all(segment.descriptor, memoryview(b"".join(buffers))[written:], segment.end + written)
-    os.fdatasync(segment.descriptor)
+    segment.sync(at)
     return at

@@ -87,6 +87,7 @@ class Incoming:
         segment = self._in_segment()
         self._append(segment, buffers)
         try:
+            segment.trail.wrote(self._begin + self.size)
             self._digest.written(self.size, segment.path, self._begin)
         except OSError as error:
             self.discard()
@@ -135,10 +136,10 @@ class Incoming:
 
     def seal(self, head: bytes) -> None:
         """Write the record's head and bring all of it to the disk; raises SpoolFull or SpoolBroken."""
-        descriptor = self._in_segment().descriptor
+        segment = self._in_segment()
         try:
-            os.pwrite(descriptor, head, self._begin - BLOCK)
-            os.fdatasync(descriptor)
+            os.pwrite(segment.descriptor, head, self._begin - BLOCK)
+            segment.sync(end(self._begin - BLOCK, self.size))
         except OSError as error:
             raise spool_error(error) from error
 

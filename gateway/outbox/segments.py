@@ -8,8 +8,10 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from gateway.outbox.trail import Trail
 
 LONG = 64 << 20
 """Bytes from which a segment takes no further instance."""
@@ -25,7 +27,7 @@ def segment_name(number: int) -> str:
 class Segment:
     """Append to a segment, for one instance at a time; `end` is where the next begins."""
 
-    __slots__ = ("descriptor", "end", "number", "path")
+    __slots__ = ("descriptor", "end", "number", "path", "trail")
 
     def __init__(self, folder: str, number: int) -> None:
         self.number = number
@@ -40,16 +42,25 @@ class Segment:
             os.close(self.descriptor)
             os.unlink(unnamed)  # noqa: PTH108
             raise
+        self.trail = Trail(self.descriptor)
+
+    def sync(self, until: int) -> None:
+        """Bring to the disk what was written, up to where the next instance begins; raises OSError."""
+        os.fdatasync(self.descriptor)
+        self.trail.synced(until)
 
     def cut(self) -> None:
         """Drop what follows the last instance that was taken; where that fails, take no other."""
         try:
             os.ftruncate(self.descriptor, self.end)
+            self.trail.synced(self.end)
         except OSError:
             self.end = LONG
 
     def close(self) -> None:
         """Let go of it for good."""
+        with suppress(OSError):  # all in it is on the disk, this is for the sake of memory alone
+            self.trail.end()
         os.close(self.descriptor)
 
 
