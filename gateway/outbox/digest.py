@@ -40,14 +40,12 @@ class Digest:
     To digest takes as long as to write; of a long one both cores together take what one alone does not.
     """
 
+    __slots__ = ("_at", "_follower", "_offset", "_sum")
+
     def __init__(self, offset: int) -> None:
         self._sum = blake3()
         self._offset = self._at = offset
-        self._written = offset
-        self._ended = False
-        self._error: OSError | None = None
-        self._changed = threading.Condition()
-        self._follower: threading.Thread | None = None
+        self._follower: _Follower | None = None
 
     def update(self, buffers: tuple[bytes | bytearray | memoryview, ...]) -> None:
         """Take what is to be written next; once the file is long it is read from there, after `written`."""
@@ -61,36 +59,57 @@ class Digest:
         if self._follower is None:
             if self._at - self._offset < LONG:
                 return
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._follower = threading.Thread(
-                target=self._follow, args=(descriptor, begin), name="digest", daemon=True
-            )
-            self._follower.start()
-        with self._changed:
-            self._written = size
-            self._changed.notify()
+            self._follower = _Follower(self._sum, path, begin, self._at)
+        self._follower.go_on(size)
 
     def end(self) -> None:
         """Give up what has not been digested yet."""
-        with self._changed:
-            self._ended, self._written = True, self._at
-            self._changed.notify()
+        if self._follower is not None:
+            self._follower.give_up()
 
     def value(self) -> bytes:
         """Give the digest of all that was written; raises OSError when the file could not be read."""
         if self._follower is not None:
-            with self._changed:
-                self._ended = True
-                self._changed.notify()
-            self._follower.join()
-        if self._error is not None:
-            raise self._error
+            self._follower.finish()
         return _KIND + self._sum.digest()
 
-    def _follow(self, descriptor: int, begin: int) -> None:
+
+class _Follower:
+    """Digest a file on a thread of its own, as far as it has been written; raises OSError."""
+
+    def __init__(self, found: blake3, path: str, begin: int, at: int) -> None:
+        self._sum = found
+        self._begin = begin
+        self._at = self._written = at
+        self._ended = False
+        self._error: OSError | None = None
+        self._changed = threading.Condition()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._follow, args=(descriptor,), name="digest", daemon=True)
+        self._thread.start()
+
+    def go_on(self, size: int) -> None:
+        with self._changed:
+            self._written = size
+            self._changed.notify()
+
+    def give_up(self) -> None:
+        with self._changed:
+            self._ended, self._written = True, self._at
+            self._changed.notify()
+
+    def finish(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _follow(self, descriptor: int) -> None:
         try:
             while size := self._next():
-                piece = os.pread(descriptor, min(size, _PIECE), begin + self._at)
+                piece = os.pread(descriptor, min(size, _PIECE), self._begin + self._at)
                 if not piece:
                     raise OSError(0, "the file has become shorter")
                 self._sum.update(piece)

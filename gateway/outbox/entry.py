@@ -35,8 +35,7 @@ class Receipt(StrEnum):
         return self in (Receipt.QUEUED, Receipt.REPLACED)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """Describe a received instance: for which archive, from whom, and what it is."""
 
     archive: str

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -156,7 +155,7 @@ class Outbox(Ledger):
         small = Small(head(received, duplicates), incoming.small or bytearray())
 
         def enter(connection: sqlite3.Connection) -> tuple[Receipt, Place | None]:
-            placed = replace(received, segment=small.segment, position=small.position)
+            placed = received._replace(segment=small.segment, position=small.position)
             receipt, other = self._row(placed, incoming, duplicates, connection)
             if not receipt.is_taken:
                 queue.pass_by(connection, placed)
@@ -168,7 +167,7 @@ class Outbox(Ledger):
         finally:
             # Others may stand behind it: what was not taken cannot be cut off.
             if small.segment and not (receipt and receipt.is_taken):
-                self._remove([replace(received, segment=small.segment, position=small.position).place])
+                self._remove([received._replace(segment=small.segment, position=small.position).place])
         return receipt, unwanted
 
     def _row(

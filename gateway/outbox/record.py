@@ -8,8 +8,9 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.errors import SpoolBroken
 from gateway.extent import Extent
@@ -22,8 +23,7 @@ _MARK = b"dicom-gateway record 1 %016x\n"
 _LENGTH = len(_MARK % 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """Describe a Part 10 file that lies in a segment; `when` in seconds since 1970.
 
     It has `size` bytes, its data set begins at `offset`; the record's head is at `position`.
@@ -72,7 +72,7 @@ def extent(path: Path, identifier: int, position: int, size: int) -> Extent:
 def head(record: Record, duplicates: Duplicates) -> bytes:
     """Write a record's head, from which its row can be made again; raises SpoolBroken when it does not fit."""
     told = {
-        "arrival": asdict(record.arrival),
+        "arrival": record.arrival._asdict(),
         "size": record.size,
         "offset": record.offset,
         "digest": record.digest.hex(),
