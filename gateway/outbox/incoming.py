@@ -14,7 +14,7 @@ from gateway.outbox.faults import spool_error
 from gateway.outbox.record import BLOCK, end
 from gateway.outbox.segments import Segment, write_all
 
-_MOST_BUFFERS = 1024  # IOV_MAX of Linux
+_MOST_BUFFERS = 1000  # IOV_MAX of Linux is 1024
 _SHORT = 64 << 10  # bytes of a piece; to digest many that are shorter takes twice as long as to join them first
 _LOOK_EVERY = 64 << 20  # bytes between looks at the room that is left
 _SMALL = 128 << 10  # bytes of a file that waits in memory to be written along with others
@@ -84,8 +84,7 @@ class Incoming:
                 self._held += buffer
             self.size = len(self._held)
             return
-        segment = self._in_segment()
-        self._append(segment, buffers)
+        segment = self._append(buffers)
         try:
             segment.trail.wrote(self._begin + self.size)
             self._digest.written(self.size, segment.path, self._begin)
@@ -170,16 +169,16 @@ class Incoming:
 
     def _in_segment(self) -> Segment:
         """Give the segment that it is in; one that is in memory goes there now."""
-        if self._segment is None:
+        return self._segment or self._append(())
+
+    def _append(self, buffers: tuple[bytes | bytearray | memoryview, ...]) -> Segment:
+        """Write to the segment, first what is in memory."""
+        segment = self._segment
+        if segment is None:
             segment = self._segment = self._take()
             self._begin = segment.end + BLOCK
-            held, self._held, self.size = self._held, bytearray(), 0
-            self._append(segment, [held])
-        return self._segment
-
-    def _append(
-        self, segment: Segment, buffers: "tuple[bytes | bytearray | memoryview, ...] | list[bytearray]"
-    ) -> None:
+            buffers = (self._held, *buffers)
+            self._held, self.size = bytearray(), 0
         wanted = sum(map(len, buffers))
         try:
             written = os.pwritev(segment.descriptor, buffers, self._begin + self.size)
@@ -190,6 +189,7 @@ class Incoming:
         except OSError as error:
             self.discard()
             raise spool_error(error) from error
+        return segment
 
     def _look(self) -> None:
         try:
