@@ -96,11 +96,13 @@ class Extent:
         return buffered(self.raw())
 
     def exists(self) -> bool:
-        """Tell whether the bytes are there; raises OSError when it cannot be told."""
+        """Tell whether the bytes are there, or may be: what the disk cannot read just now."""
         try:
             self.raw().close()
         except FileNotFoundError:
             return False
+        except OSError:
+            return True
         return True
 
 

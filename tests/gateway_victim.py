@@ -36,7 +36,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "request": (Client, "store"),
     "half the body": (Upload, "chunks"),
     "done": (Outbox, "done"),
-    "give the room back": (reclaim, "_punch"),
+    "give the room back": (reclaim, "punch_hole"),
 }
 POINTS = [f"{when}:{step}" for step in STEPS for when in ("before", "after")]
 

@@ -47,7 +47,7 @@ def dying(name: str, call: Callable[..., Any], point: str, nth: int) -> Callable
 def arm(point: str, nth: int) -> None:
     for name in CALLS:
         setattr(os, name, dying(name, getattr(os, name), point, nth))
-    reclaim._punch = dying("punch", reclaim._punch, point, nth)
+    reclaim.punch_hole = dying("punch", reclaim.punch_hole, point, nth)
     segments.LONG = 300_000
 
     class Connection(sqlite3.Connection):

@@ -260,7 +260,7 @@ class Delivery:
         cause = verdict.cause
         reason = str(cause) if cause is not None else verdict.comment
         wait = None
-        if _is_lost(entry):
+        if not entry.extent.exists():
             reason = FILE_LOST
         elif cause is not None and verdict.disposition is Disposition.RETRY:
             wait = delay(cause, entry.attempts, random.random(), self._settings.retry)  # noqa: S311 - only a delay
@@ -319,11 +319,3 @@ def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
         else:
             together[entry.sop_instance] = entry
     return [group for group in itertools.chain([list(together.values())], ([entry] for entry in alone)) if group]
-
-
-def _is_lost(entry: Entry) -> bool:
-    """Tell whether an entry's bytes are gone; what the disk cannot read just now may still be there."""
-    try:
-        return not entry.extent.exists()
-    except OSError:
-        return False

@@ -14,7 +14,7 @@ from gateway.outbox.faults import spool_error
 from gateway.outbox.record import BLOCK, end
 from gateway.outbox.segments import Segment, write_all
 
-_MOST_BUFFERS = 1000  # IOV_MAX of Linux is 1024
+_MOST_BUFFERS = 1023  # one less than IOV_MAX of Linux, for what is in memory goes along
 _SHORT = 64 << 10  # bytes of a piece; to digest many that are shorter takes twice as long as to join them first
 _LOOK_EVERY = 64 << 20  # bytes between looks at the room that is left
 _SMALL = 128 << 10  # bytes of a file that waits in memory to be written along with others

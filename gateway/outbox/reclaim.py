@@ -1,7 +1,5 @@
 """Give the room back of what nobody waits for any more."""
 
-import ctypes
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -12,16 +10,12 @@ import structlog
 
 from gateway.extent import take
 from gateway.outbox.entry import Place
+from gateway.outbox.linux import punch_hole
 from gateway.outbox.record import end
 from gateway.outbox.rows import file_name
 from gateway.outbox.segments import segment_name
 
 log = structlog.get_logger("gateway.outbox")
-
-_PUNCH_HOLE, _KEEP_SIZE = 2, 1  # FALLOC_FL_*
-_CANNOT = frozenset((errno.EOPNOTSUPP, errno.ENOSYS))
-_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def give_back(folder: Path, places: Iterable[Place]) -> set[int]:
@@ -41,7 +35,7 @@ def give_back(folder: Path, places: Iterable[Place]) -> set[int]:
         try:
             for begin, until in _runs(found):
                 if take(descriptor, begin, until - begin):
-                    _punch(descriptor, begin, until - begin)
+                    punch_hole(descriptor, begin, until - begin)
         except OSError as error:  # what it is done for has happened
             log.warning("room is not given back yet", segment=segment_name(number), reason=error.strerror)
         finally:
@@ -60,10 +54,3 @@ def _runs(places: Iterable[Place]) -> Iterator[tuple[int, int]]:
         until = end(place.position, place.size)
     if until > 0:
         yield begin, until
-
-
-def _punch(descriptor: int, begin: int, length: int) -> None:
-    if _fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, begin, length):
-        number = ctypes.get_errno()
-        if number not in _CANNOT:
-            raise OSError(number, os.strerror(number))

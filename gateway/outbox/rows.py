@@ -26,10 +26,7 @@ def extent(folder: Path, place: Place) -> Extent:
 
 def is_there(folder: Path, place: Place) -> bool:
     """Tell whether an entry's bytes are there, or may be."""
-    try:
-        return extent(folder, place).exists()
-    except OSError:
-        return True
+    return extent(folder, place).exists()
 
 
 def entry(folder: Path, row: tuple[Any, ...]) -> Entry:

@@ -82,7 +82,7 @@ def test_a_record_is_on_the_disk_before_its_row_and_what_is_done_before_its_room
         connection.set_trace_callback(run)
         for name in ("fsync", "pwritev", "pwrite", "fdatasync"):
             monkeypatch.setattr(os, name, noted(getattr(os, name), name))
-        monkeypatch.setattr(reclaim, "_punch", noted(reclaim._punch, "punch"))
+        monkeypatch.setattr(reclaim, "punch_hole", noted(reclaim.punch_hole, "punch"))
         put(watched, arrival(), content("x", length))
         # its segment's name, what it is, and then the row, which the record makes up for
         wrote = ["fsync", "pwritev"] if length == 1 else ["fsync", "pwritev", "pwrite"]

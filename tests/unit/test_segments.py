@@ -412,7 +412,7 @@ def test_an_instance_that_is_entered_while_another_process_sweeps_is_not_swept_w
 def test_what_was_not_taken_stays_so_where_a_file_system_has_no_holes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reclaim, "_punch", lambda *_: None)
+    monkeypatch.setattr(reclaim, "punch_hole", lambda *_: None)
     with Outbox(tmp_path, LIMITS) as outbox:
         put(outbox, arrival("1"), b"1")
         put(outbox, arrival("2"), b"2")
@@ -427,7 +427,7 @@ def test_room_that_cannot_be_given_back_is_told_and_holds_nothing_up(
     def failing(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(reclaim, "_punch", failing)
+    monkeypatch.setattr(reclaim, "punch_hole", failing)
     monkeypatch.setattr("gateway.outbox.segments.LONG", 1)
     for name in "12":
         put(outbox, arrival(name), content(name))
@@ -498,3 +498,20 @@ def test_what_the_system_takes_in_parts_is_written_whole(
         put(outbox, arrival(name), data)
     assert len(written) >= 2
     assert {entry.sop_instance: data_set(entry.extent) for entry in outbox.entries()} == there
+
+
+@pytest.mark.parametrize("number", [1022, 1023, 1024, 3000])
+def test_more_pieces_than_the_system_takes_at_once_are_written_whole(outbox: Outbox, number: int) -> None:
+    pieces = [content("long", 140_000)] + [bytes([place % 256]) for place in range(number - 1)]
+    with outbox.incoming("CT01", bytes(200)) as incoming:
+        incoming.write(*pieces)
+        incoming.write(*pieces)
+        outbox.commit(incoming, arrival("1"))
+        with incoming.extent.open() as stream:
+            assert stream.read() == bytes(200) + b"".join(pieces) * 2
+
+
+def test_what_cannot_be_opened_just_now_may_still_be_there(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert Extent(tmp_path / "loop", 1).exists()
+    assert not Extent(tmp_path / "none", 1).exists()

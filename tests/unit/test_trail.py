@@ -2,14 +2,14 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from spooled import arrival, content, data_set, put
 
 from gateway.errors import SpoolBroken
-from gateway.extent import Extent
-from gateway.outbox import Limits, Outbox
+from gateway.outbox import Limits, Outbox, Receipt
 from gateway.outbox.trail import STEP, Trail
 
 LIMITS = Limits(high_water=1)
@@ -29,14 +29,6 @@ def in_memory(folder: Path) -> int:
     paths = list(folder.glob("*.seg"))
     told = subprocess.run(["fincore", "-b", "-n", "-o", "RES", *paths], check=True, capture_output=True, text=True)
     return sum(map(int, told.stdout.split()))
-
-
-def send(outbox: Outbox, instance: str, pieces: int) -> Extent:
-    with outbox.incoming("CT01", bytes(200), expected=pieces << 20) as incoming:
-        for _ in range(pieces):
-            incoming.write(PIECE)
-        outbox.commit(incoming, arrival(instance))
-        return incoming.extent
 
 
 def test_a_long_instance_leaves_memory_while_it_comes(folder: Path) -> None:
@@ -63,33 +55,36 @@ def test_many_instances_leave_memory_after_their_sync(folder: Path) -> None:
 
 
 def test_what_comes_after_something_long_was_cut_off_leaves_memory_as_well(folder: Path) -> None:
+    long = content("long", 100 << 20)
     with Outbox(folder, LIMITS) as outbox:
-        with outbox.incoming("CT01", bytes(200)) as cut:
-            for _ in range(100):
-                cut.write(PIECE)
+        assert put(outbox, arrival("1"), long) is Receipt.QUEUED  # and a segment of its own
+        assert put(outbox, arrival("1"), long) is Receipt.DUPLICATE
         for number in range(60):
-            send(outbox, f"1.{number}", 1)
-        assert len(list(folder.glob("*.seg"))) == 1
+            put(outbox, arrival(f"2.{number}"), PIECE)
+        assert len(list(folder.glob("*.seg"))) == 2
         assert in_memory(folder) <= 3 * STEP
 
 
-def test_an_error_while_writing_back_is_told_for_the_sync_would_not_tell_it_again(tmp_path: Path) -> None:
-    reading, writing = os.pipe()  # which cannot be written back
-    try:
-        with pytest.raises(OSError, match="seek"):
-            Trail(writing).wrote(STEP)
-    finally:
-        os.close(reading)
-        os.close(writing)
+@pytest.fixture
+def unwritable() -> Iterator[int]:
+    """Give a descriptor that cannot be written back: a pipe's."""
+    reading, writing = os.pipe()
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+def test_an_error_while_writing_back_is_told_for_the_sync_would_not_tell_it_again(
+    tmp_path: Path, unwritable: int
+) -> None:
+    with pytest.raises(OSError, match="seek"):
+        Trail(unwritable).wrote(STEP)
     with Outbox(tmp_path, LIMITS) as outbox, outbox.incoming("CT01", bytes(200)) as incoming:
         incoming.write(PIECE)
         segment = incoming._segment  # a disk that fails is not to be had here
         assert segment is not None
-        reading, writing = os.pipe()
-        segment.trail = Trail(writing)
+        segment.trail = Trail(unwritable)
         with pytest.raises(SpoolBroken):
             incoming.write(*[PIECE] * (STEP // len(PIECE)))
-        os.close(reading)
-        os.close(writing)
     with Outbox(tmp_path, LIMITS) as outbox:
         assert not list(outbox.entries())
